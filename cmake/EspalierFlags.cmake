@@ -1,0 +1,36 @@
+# Language level, build type, warnings, ccache and the fast linker. Third-party headers are SYSTEM, so
+# warnings-as-errors concern our own code only.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+find_program(ESPALIER_CCACHE ccache)
+if(ESPALIER_CCACHE)
+  # A precompiled header is only cacheable when ccache may ignore its time stamps.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      "CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime" ${ESPALIER_CCACHE})
+endif()
+find_program(ESPALIER_MOLD mold)
+if(ESPALIER_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# An interface target rather than global flags, so that fetched or generated code can stay outside it.
+add_library(espalier_warnings INTERFACE)
+target_compile_options(espalier_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow=local;-Wnon-virtual-dtor>)
+if(ESPALIER_WERROR)
+  target_compile_options(espalier_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+
+if(ESPALIER_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+endif()
