@@ -1,0 +1,19 @@
+// One function per verb; each is defined in commands/<verb>.cpp.
+#pragma once
+
+#include "apps/cli/command.h"
+
+namespace espalier::cli {
+
+Command inspect_command();
+Command redundancy_command();
+Command prune_command();
+Command finetune_command();
+Command eval_command();
+Command generate_command();
+Command convert_command();
+Command verify_command();
+Command report_command();
+Command doctor_command();
+
+}  // namespace espalier::cli

@@ -1,0 +1,46 @@
+// A decoder's weights in whatever file they lie, under their Hugging Face names, loaded tensor by tensor on demand.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "espalier/io/gguf.h"
+#include "espalier/io/hf_folder.h"
+#include "espalier/models/decoder/config.h"
+
+namespace espalier {
+
+class DecoderCheckpoint {
+ public:
+  virtual ~DecoderCheckpoint() = default;
+  /// Opens a folder or .gguf and checks that every tensor of the config is there with the right shape, nothing is left
+  /// over, and layers are contiguous; all problems in one Error(kInput).
+  static std::unique_ptr<DecoderCheckpoint> open(const std::filesystem::path& folder_or_gguf);
+
+  const DecoderConfig& config() const { return config_; }
+  virtual bool has(std::string_view hf_name) const = 0;
+  /// The tensor in `type` on `device`. Zero-copy view of the mapped file when the stored dtype is `type` and the device
+  /// is the CPU (safetensors); otherwise converted or dequantised (GGUF q/k rows un-permuted for llama).
+  virtual at::Tensor load(std::string_view hf_name, at::ScalarType type, at::Device device) const = 0;
+  /// Drops the pages of layer `index` from this process's resident set (streaming a model larger than RAM).
+  virtual void release_layer(std::int64_t index) const = 0;
+  virtual const std::filesystem::path& path() const = 0;
+
+ protected:
+  DecoderConfig config_;
+};
+
+/// "model.layers.3.self_attn.q_proj.weight" <-> "blk.3.attn_q.weight". Empty when there is no counterpart.
+std::string gguf_name_of(std::string_view hf_name);
+std::string hf_name_of(std::string_view gguf_name);
+
+/// Row order of attn_q / attn_k in llama-arch GGUF files: GGUF row h*D+2j+t holds HF row h*D + t*D/2 + j.
+/// Returns for each GGUF row its HF row.
+std::vector<std::int64_t> gguf_rope_rows(std::int64_t heads, std::int64_t head_dim);
+
+}  // namespace espalier

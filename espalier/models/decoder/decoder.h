@@ -1,0 +1,159 @@
+// Decoder language models: plain structs of tensors, run whole or by ranges of layers, over batches of equal length or
+// packed rows, with or without a key/value cache. Tensor names follow the Hugging Face checkpoints.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "espalier/models/decoder/checkpoint.h"
+#include "espalier/models/decoder/config.h"
+
+namespace espalier {
+
+struct Linear {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out] or undefined
+  template <class V> void visit(V&& slot) { slot("weight", weight); slot("bias", bias); }
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct RmsNorm {
+  at::Tensor weight;  // [width]
+  double eps = 1e-5;
+  template <class V> void visit(V&& slot) { slot("weight", weight); }
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct Attention {
+  Linear q_proj, k_proj, v_proj, o_proj;
+  template <class V> void visit(V&& slot) { slot("q_proj", q_proj); slot("k_proj", k_proj); slot("v_proj", v_proj); slot("o_proj", o_proj); }
+};
+
+struct GatedMlp {
+  Linear gate_proj, up_proj, down_proj;
+  template <class V> void visit(V&& slot) { slot("gate_proj", gate_proj); slot("up_proj", up_proj); slot("down_proj", down_proj); }
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct DecoderBlock {
+  RmsNorm input_layernorm;
+  Attention self_attn;
+  RmsNorm post_attention_layernorm;
+  GatedMlp mlp;
+  std::int64_t window = 0;   // sliding window of this layer, 0 = full
+  bool use_rope = true;
+  template <class V> void visit(V&& slot) {
+    slot("input_layernorm", input_layernorm); slot("self_attn", self_attn);
+    slot("post_attention_layernorm", post_attention_layernorm); slot("mlp", mlp);
+  }
+};
+
+/// Calls fn(name, tensor&) for every defined tensor of a block or module, depth first, names joined by dots.
+template <class Module, class Fn>
+void for_each_tensor(Module& module, const std::string& prefix, Fn&& fn) {
+  module.visit([&](const char* name, auto& member) {
+    const std::string full = prefix.empty() ? name : prefix + "." + name;
+    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, at::Tensor>) {
+      if (member.defined()) fn(full, member);
+    } else {
+      for_each_tensor(member, full, fn);
+    }
+  });
+}
+
+/// Rotary tables and, for packed rows, sequence boundaries; made once per batch, shared by all layers.
+struct AttentionContext {
+  at::Tensor cos, sin;                   // [tokens, head_dim], float32 -> compute dtype
+  std::vector<std::int64_t> row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
+};
+
+/// Keys and values of each layer for incremental decoding. Layers are numbered as in the model it was made for.
+class KvCache {
+ public:
+  KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity, at::ScalarType type, at::Device device);
+  std::int64_t length() const { return length_; }
+  std::int64_t capacity() const { return capacity_; }
+  void truncate(std::int64_t length) { length_ = length; }
+
+ private:
+  friend class Decoder;
+  std::int64_t length_ = 0, capacity_ = 0;
+  std::vector<at::Tensor> keys_, values_;  // [batch, kv_heads, capacity, head_dim]
+};
+
+enum class Residency : std::uint8_t {
+  kResident,  // all blocks are loaded once and kept
+  kStreamed,  // each block is loaded from the mapped file when it runs and released after: O(one block) memory
+};
+
+class Decoder {
+ public:
+  /// `type`: compute dtype (float32 or bfloat16).
+  static Decoder load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type, at::Device device,
+                      Residency residency = Residency::kResident);
+  static Decoder load(const std::filesystem::path& folder_or_gguf, at::ScalarType type, at::Device device,
+                      Residency residency = Residency::kResident);
+
+  const DecoderConfig& config() const { return config_; }
+  at::ScalarType type() const { return type_; }
+  at::Device device() const { return device_; }
+  std::int64_t num_layers() const { return static_cast<std::int64_t>(layer_ids_.size()); }
+
+  /// The model without some layers, sharing weights; layers keep their own window and rope switches.
+  Decoder with_layers(const std::vector<std::int64_t>& kept) const;
+
+  /// ids [batch, tokens] int64 -> [batch, tokens, d].
+  at::Tensor embed(const at::Tensor& ids) const;
+  /// Context for `tokens` positions starting at `start` (cache length), batches of equal length.
+  AttentionContext context(std::int64_t tokens, std::int64_t start = 0) const;
+  /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions restart at 0, no row
+  /// sees another.
+  AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;
+
+  /// Runs layers [first, last) over h [batch, tokens, d] and returns the raw residual stream (before the final norm).
+  /// With a cache: keys and values are appended at cache.length(); the caller advances it once per step (`advance`).
+  at::Tensor run_layers(at::Tensor h, std::int64_t first, std::int64_t last, const AttentionContext& context,
+                        KvCache* cache = nullptr) const;
+  at::Tensor run_layer(const at::Tensor& h, std::int64_t layer, const AttentionContext& context, KvCache* cache = nullptr) const;
+  static void advance(KvCache& cache, std::int64_t tokens) { cache.length_ += tokens; }
+
+  at::Tensor final_norm(const at::Tensor& h) const;
+  /// h after the final norm [..., d] -> logits [..., vocab], float32.
+  at::Tensor logits(const at::Tensor& normed) const;
+  /// The output matrix [vocab, d] (the embedding when tied).
+  const at::Tensor& head_weight() const;
+  /// Whole forward without cache: ids [batch, tokens] -> logits [batch, tokens, vocab] float32.
+  at::Tensor forward(const at::Tensor& ids) const;
+
+  // For training and surgery: direct access (resident models only; Error(kInternal) when streamed).
+  DecoderBlock& block(std::int64_t layer);
+  const DecoderBlock& block(std::int64_t layer) const;
+  RmsNorm& norm() { return *norm_; }
+  at::Tensor& embedding() { return *embedding_; }
+  /// Makes the head a tensor of its own (a copy of the embedding); no-op when untied already.
+  void untie_head();
+  void set_head(at::Tensor weight);
+  /// Every tensor with its Hugging Face name in canonical order; head only when untied.
+  void for_each_parameter(const std::function<void(const std::string&, at::Tensor&)>& fn);
+
+ private:
+  Decoder() = default;
+  DecoderConfig config_;
+  at::ScalarType type_ = at::kFloat;
+  at::Device device_ = at::kCPU;
+  Residency residency_ = Residency::kResident;
+  std::shared_ptr<const DecoderCheckpoint> checkpoint_;
+  std::vector<std::int64_t> layer_ids_;                          // position -> layer of the checkpoint
+  std::vector<std::shared_ptr<DecoderBlock>> blocks_;            // by position; empty entries when streamed
+  std::shared_ptr<at::Tensor> embedding_, head_;
+  std::shared_ptr<RmsNorm> norm_;
+  at::Tensor inv_freq_;                                          // [head_dim / 2] float64 on CPU
+};
+
+}  // namespace espalier

@@ -1,0 +1,70 @@
+// One self-contained HTML file from plain numbers: headings, text, tables, SVG charts; no script, no network.
+// Light and dark, Okabe-Ito colours, prints on A4; each chart's data is also in a table and a JSON block.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace espalier {
+
+struct ReportTable {
+  std::string caption;
+  std::vector<std::string> columns;
+  std::vector<std::vector<std::string>> rows;  // numbers are right-aligned when the whole column is numeric
+};
+
+struct ReportSeries {
+  std::string name;
+  std::vector<double> x, y;  // NaN breaks the line
+};
+
+struct ReportChart {
+  enum class Kind { kLine, kBar };
+  Kind kind = Kind::kLine;
+  std::string title, x_label, y_label;  // labels carry the unit
+  std::vector<ReportSeries> series;
+  bool log_y = false;
+  std::vector<std::string> x_names;     // bar charts: one name per x position (may be empty)
+  std::vector<int> highlight;           // bar charts: x positions drawn in the accent colour (removed layers)
+};
+
+struct ReportHeatMap {
+  std::string title, x_label, y_label;
+  std::vector<std::vector<double>> values;  // NaN is drawn hatched
+  double low = 0, high = 1;
+  std::vector<int> highlight;               // rows/columns marked on the axes
+};
+
+class HtmlReport {
+ public:
+  explicit HtmlReport(std::string title, std::string subtitle = {});
+  void heading(std::string_view text);
+  void paragraph(std::string_view text);
+  /// Large figures at the top of a section: {"perplexity, dense", "51.7"}.
+  void figures(const std::vector<std::pair<std::string, std::string>>& name_and_value);
+  void preformatted(std::string_view caption, std::string_view text);
+  void table(const ReportTable& table);
+  void chart(const ReportChart& chart);
+  void heat_map(const ReportHeatMap& map);
+  /// Key/value facts at the end: command, seed, versions, hashes.
+  void provenance(const std::vector<std::pair<std::string, std::string>>& facts);
+  std::string html() const;
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  std::string title_, subtitle_, body_;
+  std::vector<std::string> data_blocks_;
+  std::vector<std::pair<std::string, std::string>> provenance_;
+};
+
+/// The SVG of one chart or map alone (a complete document), e.g. for docs.
+std::string chart_svg(const ReportChart& chart);
+std::string heat_map_svg(const ReportHeatMap& map);
+
+/// A plain-text table for stdout: aligned columns, numbers right-aligned.
+std::string text_table(const std::vector<std::string>& columns, const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace espalier
