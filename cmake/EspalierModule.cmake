@@ -3,6 +3,8 @@
 # Makes the static library espalier_<name> (alias espalier::<name>) from the folder's .cpp (and, with
 # ESPALIER_CUDA, .cu) files, sub-folders included, and the test program espalier_<name>_test from its *_test.cpp files.
 # A name with slashes (models/decoder) becomes models_decoder. TORCH links libtorch and reuses the shared PCH.
+# Each *_fuzz.cpp becomes a program of its own (tests/fuzz/fuzz_driver.cpp gives it a main when it has none); the
+# *_bench.cpp files are built by benches/CMakeLists.txt.
 # DEPENDS may name only what cmake/layers.txt allows; tools/check_layers.py holds the #includes to the same list.
 set_property(GLOBAL PROPERTY ESPALIER_MODULES "")
 
@@ -13,6 +15,8 @@ function(espalier_module name)
 
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" *.cpp)
   set(tests ${sources})
+  set(fuzzers ${sources})
+  list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "_(test|bench|fuzz)\\.cpp$")
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
   if(ESPALIER_CUDA)
@@ -23,12 +27,13 @@ function(espalier_module name)
   if(sources)
     add_library(${target} STATIC ${sources})
     set(scope PUBLIC)
-    target_link_libraries(${target} PRIVATE espalier_warnings)
+    target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:espalier_warnings>)
   else()
     add_library(${target} INTERFACE)
     set(scope INTERFACE)
   endif()
   add_library(espalier::${id} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${id})
   target_include_directories(${target} ${scope} "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>" "$<INSTALL_INTERFACE:include>")
   target_link_libraries(${target} ${scope} espalier_fmt)
   foreach(dep IN LISTS ARG_DEPENDS)
@@ -56,4 +61,35 @@ function(espalier_module name)
     add_test(NAME unit.${id} COMMAND ${target}_test)
     set_tests_properties(unit.${id} PROPERTIES LABELS "unit")
   endif()
+
+  if(ESPALIER_TESTS)
+    foreach(fuzzer IN LISTS fuzzers)
+      espalier_fuzzer(${target} "${CMAKE_CURRENT_SOURCE_DIR}/${fuzzer}")
+    endforeach()
+  endif()
+endfunction()
+
+# espalier_fuzzer(<library> <file>): the program build/fuzz/<stem>, and the test fuzz.<stem> that runs it for
+# ESPALIER_FUZZ_SECONDS. Seeds lie in the folder <stem>_corpus beside the file, where there is one.
+set(ESPALIER_FUZZ_SECONDS 60 CACHE STRING "How long each fuzz test runs")
+function(espalier_fuzzer library file)
+  get_filename_component(stem "${file}" NAME_WE)
+  get_filename_component(folder "${file}" DIRECTORY)
+  file(STRINGS "${file}" entry REGEX "LLVMFuzzerTestOneInput" LIMIT_COUNT 1)
+  set(driver)
+  if(entry)
+    set(driver "${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_driver.cpp")
+  endif()
+  add_executable(${stem} "${file}" ${driver})
+  target_link_libraries(${stem} PRIVATE ${library} espalier_warnings)
+  target_compile_definitions(${stem} PRIVATE ESPALIER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  set_target_properties(${stem} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz")
+  set(corpus)
+  if(IS_DIRECTORY "${folder}/${stem}_corpus")
+    set(corpus "${folder}/${stem}_corpus")
+  endif()
+  add_test(NAME fuzz.${stem} COMMAND ${stem} "--seconds=${ESPALIER_FUZZ_SECONDS}" ${corpus})
+  math(EXPR limit "${ESPALIER_FUZZ_SECONDS} * 3 + 60")
+  set_tests_properties(fuzz.${stem} PROPERTIES LABELS "fuzz" TIMEOUT ${limit}
+                       WORKING_DIRECTORY "${CMAKE_BINARY_DIR}/fuzz")
 endfunction()

@@ -60,6 +60,7 @@ struct Command {
   std::string summary;            // one line
   std::string group;              // heading in `espalier --help`: "Measure", "Shrink", "Train", "Run", "Files"
   std::vector<std::string> examples;  // for --help and the man page
+  bool hidden = false;            // works, but is not listed (completion, man)
   /// Makes a fresh options struct; `list` stays bound to it as long as `instance` lives.
   struct Instance {
     std::shared_ptr<void> owner;
@@ -72,7 +73,7 @@ struct Command {
 template <class Options>
 Command make_command(std::string name, std::string group, std::string summary, int (*run)(const Options&, Context&),
                      std::vector<std::string> examples = {}) {
-  Command command{std::move(name), std::move(summary), std::move(group), std::move(examples), {}};
+  Command command{std::move(name), std::move(summary), std::move(group), std::move(examples), false, {}};
   command.make = [run] {
     auto options = std::make_shared<Options>();
     Command::Instance instance;
@@ -83,6 +84,9 @@ Command make_command(std::string name, std::string group, std::string summary, i
   };
   return command;
 }
+
+/// Every option of a verb and the common ones, verb options first.
+OptionList all_options(const Command::Instance& instance, CommonOptions& common);
 
 /// All verbs in the order of `espalier --help`; listed by hand in commands.cpp, since static registries are dropped
 /// by linkers. Each verb has `Command <verb>_command();` in commands/<verb>.cpp, declared in commands.h.

@@ -1,10 +1,14 @@
-// The list of verbs, by hand.
+// The list of verbs, by hand: static registries are dropped by linkers.
 #include "apps/cli/commands.h"
 
 namespace espalier::cli {
 
 const std::vector<Command>& all_commands() {
-  static const std::vector<Command> commands{};
+  static const std::vector<Command> commands{
+      doctor_command(),
+      completion_command(),
+      man_command(),
+  };
   return commands;
 }
 

@@ -16,4 +16,8 @@ Command verify_command();
 Command report_command();
 Command doctor_command();
 
+// Hidden: defined in completion.cpp and man.cpp.
+Command completion_command();
+Command man_command();
+
 }  // namespace espalier::cli

@@ -1,2 +1,4 @@
-// Entry point of the program.
-int main() { return 0; }
+// Entry point of the program; everything else is in program.cpp.
+#include "apps/cli/program.h"
+
+int main(int argc, char** argv) { return espalier::cli::run_program({argv + (argc > 0 ? 1 : 0), argv + argc}); }

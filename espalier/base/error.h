@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <source_location>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,7 +28,8 @@ enum class ErrorKind : std::uint8_t {
 /// doing with `during`, which prints as `while:` lines, innermost first.
 class Error : public std::exception {
  public:
-  Error(ErrorKind kind, std::string_view subject, std::string_view message);
+  Error(ErrorKind kind, std::string_view subject, std::string_view message,
+        std::source_location where = std::source_location::current());
 
   Error&& hint(std::string_view text) &&;
   Error& hint(std::string_view text) &;
@@ -40,6 +42,8 @@ class Error : public std::exception {
   const std::string& message() const { return message_; }
   const std::string& hint_text() const { return hint_; }
   const std::vector<std::string>& context() const { return context_; }
+  /// Where it was thrown, as "espalier/io/gguf.cpp:120"; shown with --debug only.
+  std::string where() const;
 
   /// "subject: message": the first line without the leading "error: ".
   const char* what() const noexcept override { return what_.c_str(); }
@@ -54,6 +58,7 @@ class Error : public std::exception {
   std::string hint_;
   std::vector<std::string> context_;
   std::string what_;
+  std::source_location where_;
 };
 
 /// Several problems found at one boundary, reported together: collect, then `throw_if_any`.
@@ -64,7 +69,8 @@ class ProblemList {
   bool empty() const { return problems_.empty(); }
   const std::vector<std::string>& problems() const { return problems_; }
   /// Throws one Error whose message is the only problem, or "N problems:" with one line each (at most `limit` lines).
-  void throw_if_any(std::string_view hint = {}, std::size_t limit = 20) const;
+  void throw_if_any(std::string_view hint = {}, std::size_t limit = 20,
+                    std::source_location where = std::source_location::current()) const;
 
  private:
   ErrorKind kind_;

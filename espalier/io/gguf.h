@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "espalier/io/byte_stream.h"
 #include "espalier/io/mapped_file.h"
 #include "espalier/kernels/gguf_quants/gguf_quants.h"
 
@@ -58,8 +60,9 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  /// Maps and validates; all lengths are bounded by the file size before anything is allocated. Follows
-  /// `-00001-of-0000N.gguf` to its siblings. Throws Error(kInput) with file offset and tensor or key name,
+  /// Maps and validates; all lengths are bounded by the file size before anything is allocated. Any part of a split
+  /// model (`-00001-of-0000N.gguf`) opens all of them as one: tensors in part order, the first part's metadata without
+  /// its `split.*` keys. Throws Error(kInput) with file offset and tensor or key name,
   /// Error(kUnsupported) for versions and tensor types we do not have.
   static GgufFile open(const std::filesystem::path& path);
 
@@ -98,7 +101,8 @@ struct GgufTensorPlan {
   std::vector<std::int64_t> shape;  // row-major, as in GgufTensor
 };
 
-/// Writes a GGUF v3 file front to back with O(1) memory, as SafetensorsWriter does.
+/// Writes a GGUF v3 file front to back with O(1) memory, as SafetensorsWriter does. A `general.alignment` among the
+/// metadata wins over `alignment`; another alignment than 32 adds that key.
 class GgufWriter {
  public:
   GgufWriter(const std::filesystem::path& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
@@ -108,7 +112,14 @@ class GgufWriter {
   GgufWriter& operator=(const GgufWriter&) = delete;
   void append(std::span<const std::byte> bytes);
   void append(const GgufTensor& source);
+  void append(const ByteProducer& producer);
   void finish();
+
+  std::uint64_t size() const;
+  /// XXH3-128 of the bytes so far; after finish(), of the whole file.
+  std::string digest() const;
+  /// As SafetensorsWriter::set_on_bytes.
+  void set_on_bytes(std::function<void(std::uint64_t)> on_bytes);
 
  private:
   struct State;

@@ -17,7 +17,7 @@ class HfFolder {
  public:
   /// Opens config.json and model.safetensors or the shards of model.safetensors.index.json. Missing shards,
   /// weight_map entries that point nowhere, tensors in the wrong shard and duplicate tensors are all listed in one
-  /// Error(kInput).
+  /// Error(kInput). Weights that exist only as pickles are Error(kUnsupported) with the command that converts them.
   static HfFolder open(const std::filesystem::path& folder);
 
   const std::filesystem::path& path() const { return path_; }
@@ -32,6 +32,7 @@ class HfFolder {
   std::uint64_t weight_bytes() const;
 
  private:
+  struct Loader;
   std::filesystem::path path_;
   std::string config_text_;
   std::vector<StoredTensor> tensors_;
@@ -43,6 +44,7 @@ class HfFolder {
 struct TensorSource {
   TensorPlan plan;
   StoredTensor stored;                            // used when stored.file is set: bytes are copied file to file
+  ByteProducer produce;                           // else, when set, called for the bytes
   std::span<const std::byte> memory;              // else these bytes; must live until the write returns
 };
 
@@ -53,8 +55,22 @@ std::vector<std::string> write_hf_weights(const std::filesystem::path& folder, c
                                           std::uint64_t max_shard_bytes = 5'000'000'000ull,
                                           const std::function<void(std::uint64_t)>& on_bytes = {});
 
+/// A file that was written, with its XXH3-128 digest (FastHash::hex), which comes for free while writing.
+struct WrittenFile {
+  std::string name;  // relative to the folder
+  std::uint64_t bytes = 0;
+  std::string digest;
+};
+
+/// As write_hf_weights, with size and digest of every file written.
+std::vector<WrittenFile> write_hf_weight_files(const std::filesystem::path& folder,
+                                               const std::vector<TensorSource>& tensors,
+                                               std::uint64_t max_shard_bytes = 5'000'000'000ull,
+                                               const std::function<void(std::uint64_t)>& on_bytes = {});
+
 /// Where a MODEL argument leads: a folder, a .gguf file, or `org/name` in the local Hugging Face cache
-/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; newest snapshot that has config.json). Network is never used.
+/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; the snapshot of refs/main, else the newest that has
+/// config.json). Network is never used.
 struct ModelLocation {
   enum class Kind : std::uint8_t { kHfFolder, kGguf };
   Kind kind = Kind::kHfFolder;

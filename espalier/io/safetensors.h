@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -12,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "espalier/io/byte_stream.h"
 #include "espalier/io/mapped_file.h"
 #include "espalier/tensor/dtype.h"
 
@@ -58,7 +60,7 @@ struct TensorPlan {
 };
 
 /// Writes one safetensors file front to back with O(1) memory: the header is known from the plan, then each tensor's
-/// bytes are appended in plan order, from memory or straight from another file (copy_file_range where possible).
+/// bytes are appended in plan order, from memory or straight from another file, without passing through a mapping.
 class SafetensorsWriter {
  public:
   /// Creates the file (parent must exist). Throws Error(kResource) when it cannot be created.
@@ -71,8 +73,17 @@ class SafetensorsWriter {
   /// Appends the next tensor of the plan. Throws Error(kInternal) on a size mismatch, Error(kResource) on a full disk.
   void append(std::span<const std::byte> bytes);
   void append(const StoredTensor& source);
+  /// The same from pieces; memory stays O(one piece).
+  void append(const ByteProducer& producer);
   /// Flushes and closes; throws Error(kInternal) when tensors are missing. The destructor without finish() removes the file.
   void finish();
+
+  /// Bytes written so far, header included.
+  std::uint64_t size() const;
+  /// XXH3-128 of the bytes so far (FastHash::hex); after finish(), of the whole file. Costs nothing extra.
+  std::string digest() const;
+  /// `on_bytes(size())` is called for every written chunk (at most 512 KiB); it may throw to give up.
+  void set_on_bytes(std::function<void(std::uint64_t)> on_bytes);
 
  private:
   struct State;

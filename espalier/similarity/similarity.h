@@ -24,6 +24,11 @@ class HsicMatrix {
   HsicMatrix(std::int64_t layers, CkaEstimator estimator);
   /// `features[l]`: [m, p_l]; m >= 4 (unbiased) and equal over layers within a call.
   void add_batch(const std::vector<at::Tensor>& features);
+  /// The same for callers that see one layer at a time: `centred_row` of each layer's features [m, p] of a batch, a vector
+  /// of float64 (the upper triangle: m (m+1) / 2 numbers, biased, m (m-1) / 2, unbiased), then all rows at once. `layer`
+  /// is for messages.
+  static at::Tensor centred_row(const at::Tensor& features, std::int64_t layer, CkaEstimator estimator);
+  void add_rows(const at::Tensor& rows, std::int64_t samples);
   /// Mean HSIC over batches, then the ratio (the minibatch estimator): [layers, layers] float64, NaN for degenerate layers.
   at::Tensor cka() const;
   /// Mean over batches of each batch's CKA (the reference's rule); batches where a pair is degenerate are skipped for it.

@@ -10,7 +10,7 @@
 
 namespace espalier {
 
-/// `tokenizer.ggml.*` keys (model, pre, tokens, token_type, merges or scores, special ids, add_bos_token,
+/// The keys under tokenizer.ggml (model, pre, tokens, token_type, merges or scores, special ids, add_bos_token,
 /// add_space_prefix) and tokenizer.chat_template for the tokenizer in `folder`. `vocab_size` is the number of
 /// embedding rows; missing tokens are filled as "[PADn]" of type unused. Throws Error(kUnsupported) when the
 /// pre-tokenizer has no GGUF name.

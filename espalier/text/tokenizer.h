@@ -75,20 +75,22 @@ class Tokenizer {
   friend class StreamDecoder;
 };
 
-/// Turns a stream of ids into text pieces, holding back bytes of an unfinished UTF-8 sequence.
+/// Turns a stream of ids into text pieces; the pieces joined equal decode() of all ids. Holds back bytes of an
+/// unfinished UTF-8 sequence, and of SentencePiece byte tokens the whole run (its validity decides how it is shown).
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true);
-  /// Text that became certain with this id; may be empty.
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+  /// Text that became certain with this id; may be empty. Ids out of range throw Error(kInput).
   std::string push(TokenId id);
-  /// What is left (incomplete sequences become U+FFFD).
+  /// What is left (incomplete sequences become U+FFFD); then the decoder is ready for another text.
   std::string finish();
 
  private:
-  const Tokenizer* tokenizer_;
-  bool skip_special_;
-  std::vector<TokenId> pending_;
-  std::string prefix_;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace espalier

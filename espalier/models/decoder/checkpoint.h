@@ -3,11 +3,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "espalier/io/gguf.h"
 #include "espalier/io/hf_folder.h"
@@ -15,19 +19,33 @@
 
 namespace espalier {
 
+/// A tensor as it lies in its file. safetensors' F32, F16 and BF16 have the layout of the GGUF types of that name.
+struct StoredWeight {
+  GgufType type = GgufType::kF32;
+  std::vector<std::int64_t> shape;  // row-major, outermost first
+  std::span<const std::byte> data;
+  std::shared_ptr<const MappedFile> file;
+  /// Heads whose rows are interleaved as in llama-arch GGUF files (attn_q, attn_k); 0 = rows in Hugging Face order.
+  std::int64_t permuted_heads = 0;
+};
+
 class DecoderCheckpoint {
  public:
   virtual ~DecoderCheckpoint() = default;
   /// Opens a folder or .gguf and checks that every tensor of the config is there with the right shape, nothing is left
-  /// over, and layers are contiguous; all problems in one Error(kInput).
+  /// over, and layers are contiguous; all problems in one Error(kInput). Reads headers only.
   static std::unique_ptr<DecoderCheckpoint> open(const std::filesystem::path& folder_or_gguf);
 
   const DecoderConfig& config() const { return config_; }
   virtual bool has(std::string_view hf_name) const = 0;
-  /// The tensor in `type` on `device`. Zero-copy view of the mapped file when the stored dtype is `type` and the device
-  /// is the CPU (safetensors); otherwise converted or dequantised (GGUF q/k rows un-permuted for llama).
+  /// The tensor in `type` on `device`, rows in Hugging Face order. Zero-copy view of the mapped file when the stored
+  /// dtype is `type` and the device is the CPU (safetensors): such a tensor must not be written to. Otherwise converted
+  /// or dequantised (GGUF q/k rows un-permuted for llama). Throws Error(kInput) when there is no such tensor.
   virtual at::Tensor load(std::string_view hf_name, at::ScalarType type, at::Device device) const = 0;
-  /// Drops the pages of layer `index` from this process's resident set (streaming a model larger than RAM).
+  /// The bytes as they lie. Throws Error(kInput) when absent, Error(kUnsupported) for element types without GGUF twin.
+  virtual StoredWeight stored(std::string_view hf_name) const = 0;
+  /// Drops the pages of layer `index`, or of the tensors outside layers (-1), from this process's resident set
+  /// (streaming a model larger than RAM).
   virtual void release_layer(std::int64_t index) const = 0;
   virtual const std::filesystem::path& path() const = 0;
 

@@ -27,6 +27,9 @@ struct DecoderConfig {
   std::int64_t vocab_size = 0, context_length = 0;
   double rms_norm_eps = 1e-5, rope_theta = 10000;
   RopeScaling rope_scaling;
+  /// Divisors of the rotary frequencies as a GGUF file spells them out (rope_freqs.weight), size head_dim / 2; they win
+  /// over `rope_scaling`, which is set too when the numbers are recognised as llama3's. Empty for Hugging Face folders.
+  std::vector<double> rope_factors;
   bool tied_embeddings = false;
   bool attention_bias = false;     // q, k, v (and o for llama with attention_bias)
   bool attention_out_bias = false;
@@ -42,10 +45,14 @@ struct DecoderConfig {
   std::int64_t parameters() const;  // tied matrices counted once
 };
 
+/// "llama, mistral, qwen2, smollm3": the model_type values that parse_hf_decoder_config takes.
+std::string supported_model_types();
+
 /// From config.json text. Accepts both spellings of old and new keys (torch_dtype/dtype; rope_theta + rope_scaling /
 /// rope_parameters). Collects all problems in one Error(kInput); unknown families are Error(kUnsupported) with the list
 /// of families we have.
 DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_view source = "config.json");
+/// From GGUF metadata (architectures llama and qwen2). Ties and biases follow from which tensors exist.
 DecoderConfig parse_gguf_decoder_config(const GgufFile& file);
 
 }  // namespace espalier

@@ -13,32 +13,23 @@
 
 #include "espalier/models/decoder/checkpoint.h"
 #include "espalier/models/decoder/config.h"
+#include "espalier/nn/gated_mlp.h"
+#include "espalier/nn/linear.h"
+#include "espalier/nn/rms_norm.h"
+#include "espalier/nn/visit.h"
 
 namespace espalier {
 
-struct Linear {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out] or undefined
-  template <class V> void visit(V&& slot) { slot("weight", weight); slot("bias", bias); }
-  at::Tensor operator()(const at::Tensor& x) const;
-};
-
-struct RmsNorm {
-  at::Tensor weight;  // [width]
-  double eps = 1e-5;
-  template <class V> void visit(V&& slot) { slot("weight", weight); }
-  at::Tensor operator()(const at::Tensor& x) const;
-};
-
 struct Attention {
   Linear q_proj, k_proj, v_proj, o_proj;
-  template <class V> void visit(V&& slot) { slot("q_proj", q_proj); slot("k_proj", k_proj); slot("v_proj", v_proj); slot("o_proj", o_proj); }
-};
 
-struct GatedMlp {
-  Linear gate_proj, up_proj, down_proj;
-  template <class V> void visit(V&& slot) { slot("gate_proj", gate_proj); slot("up_proj", up_proj); slot("down_proj", down_proj); }
-  at::Tensor operator()(const at::Tensor& x) const;
+  template <class V>
+  void visit(V&& slot) {
+    slot("q_proj", q_proj);
+    slot("k_proj", k_proj);
+    slot("v_proj", v_proj);
+    slot("o_proj", o_proj);
+  }
 };
 
 struct DecoderBlock {
@@ -48,28 +39,19 @@ struct DecoderBlock {
   GatedMlp mlp;
   std::int64_t window = 0;   // sliding window of this layer, 0 = full
   bool use_rope = true;
-  template <class V> void visit(V&& slot) {
-    slot("input_layernorm", input_layernorm); slot("self_attn", self_attn);
-    slot("post_attention_layernorm", post_attention_layernorm); slot("mlp", mlp);
+
+  template <class V>
+  void visit(V&& slot) {
+    slot("input_layernorm", input_layernorm);
+    slot("self_attn", self_attn);
+    slot("post_attention_layernorm", post_attention_layernorm);
+    slot("mlp", mlp);
   }
 };
 
-/// Calls fn(name, tensor&) for every defined tensor of a block or module, depth first, names joined by dots.
-template <class Module, class Fn>
-void for_each_tensor(Module& module, const std::string& prefix, Fn&& fn) {
-  module.visit([&](const char* name, auto& member) {
-    const std::string full = prefix.empty() ? name : prefix + "." + name;
-    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, at::Tensor>) {
-      if (member.defined()) fn(full, member);
-    } else {
-      for_each_tensor(member, full, fn);
-    }
-  });
-}
-
 /// Rotary tables and, for packed rows, sequence boundaries; made once per batch, shared by all layers.
 struct AttentionContext {
-  at::Tensor cos, sin;                   // [tokens, head_dim], float32 -> compute dtype
+  at::Tensor cos, sin;                   // [tokens, head_dim] in the compute dtype
   std::vector<std::int64_t> row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
 };
 
@@ -107,6 +89,9 @@ class Decoder {
 
   /// The model without some layers, sharing weights; layers keep their own window and rope switches.
   Decoder with_layers(const std::vector<std::int64_t>& kept) const;
+  /// Layer `layer` alone as a resident model: a streamed block is read once, however often it then runs, and its pages
+  /// are released when the result goes.
+  Decoder hold_layer(std::int64_t layer) const;
 
   /// ids [batch, tokens] int64 -> [batch, tokens, d].
   at::Tensor embed(const at::Tensor& ids) const;
@@ -153,7 +138,7 @@ class Decoder {
   std::vector<std::shared_ptr<DecoderBlock>> blocks_;            // by position; empty entries when streamed
   std::shared_ptr<at::Tensor> embedding_, head_;
   std::shared_ptr<RmsNorm> norm_;
-  at::Tensor inv_freq_;                                          // [head_dim / 2] float64 on CPU
+  at::Tensor inv_freq_;                                          // [head_dim / 2] float32 on CPU
 };
 
 }  // namespace espalier

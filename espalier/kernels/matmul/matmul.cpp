@@ -1,0 +1,121 @@
+// Which library computes a product, tiles for batch invariance, and the backward.
+#include "espalier/kernels/matmul/matmul.h"
+
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+#include "espalier/base/error.h"
+#include "espalier/base/format.h"
+#include "espalier/kernels/autograd_internal.h"
+#include "espalier/kernels/matmul/onednn_internal.h"
+
+namespace espalier {
+namespace {
+
+// oneDNN blocks the inner dimension by the number of rows when there are few of them, which changes the rounding; from
+// this many rows on the blocking is one and the same (tested). Fewer rows are padded to it.
+constexpr std::int64_t kTileRows = 128;
+// Below 8 rows neither library keeps the promise of equal bits; a matrix-vector kernel is faster there anyway.
+constexpr std::int64_t kFewRows = 8;
+// Below this many weights the call overhead of oneDNN (about 20 us) outweighs its kernels.
+constexpr std::int64_t kSmallWeight = 64 * 64;
+
+MatmulBackend choose_backend() {
+  if (const char* text = std::getenv("ESPALIER_MATMUL"); text != nullptr && *text != '\0') {
+    const std::string_view name(text);
+    if (name == "aten") return MatmulBackend::kAten;
+    if (name == "onednn" && has_onednn_linear()) return MatmulBackend::kOnednn;
+    throw Error(name == "onednn" ? ErrorKind::kEnvironment : ErrorKind::kUsage, "ESPALIER_MATMUL",
+                name == "onednn" ? std::string("this libtorch has no oneDNN") : format("is \"{}\", expected aten or onednn", name));
+  }
+#if defined(__x86_64__)
+  // MKL takes its AVX-512 kernels only on Intel's processors.
+  if (!__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") && has_onednn_linear()) return MatmulBackend::kOnednn;
+#endif
+  return MatmulBackend::kAten;
+}
+
+std::atomic<MatmulBackend>& backend_slot() {
+  static std::atomic<MatmulBackend> slot{choose_backend()};
+  return slot;
+}
+
+bool plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
+
+/// x [rows, in] W^T by oneDNN, the same bits per row for any number of rows.
+at::Tensor tiled_onednn(const at::Tensor& x, const at::Tensor& weight) {
+  const std::int64_t rows = x.size(0);
+  if (rows >= kTileRows) return onednn_linear(x, weight);
+  at::Tensor padded = at::zeros({kTileRows, x.size(1)}, x.options());
+  padded.narrow(0, 0, rows).copy_(x);
+  return onednn_linear(padded, weight).narrow(0, 0, rows);
+}
+
+at::Tensor forward_product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const std::int64_t in = weight.size(1), out = weight.size(0), rows = in == 0 ? 0 : x.numel() / in;
+  if (!plain_float(x) || !plain_float(weight) || !uses_onednn(rows, in, out)) return at::linear(x, weight, bias);
+  at::Tensor y = tiled_onednn(x.reshape({rows, in}), weight);
+  if (bias) y.add_(*bias);
+  auto sizes = x.sizes().vec();
+  sizes.back() = out;
+  return y.view(sizes);
+}
+
+class MatmulNt : public torch::autograd::Function<MatmulNt> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["bias"] = bias.has_value();
+    return forward_product(x, weight, bias);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor& x = saved[0];
+    const at::Tensor& weight = saved[1];
+    const at::Tensor g = grads[0].reshape({-1, weight.size(0)});
+    at::Tensor grad_x, grad_weight, grad_bias;
+    if (ctx->needs_input_grad(0)) grad_x = matmul_nn(g, weight).view(x.sizes());
+    if (ctx->needs_input_grad(1)) grad_weight = matmul_tn(g, x.reshape({-1, weight.size(1)}));
+    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) grad_bias = g.sum(0);
+    return {grad_x, grad_weight, grad_bias};
+  }
+};
+
+}  // namespace
+
+MatmulBackend matmul_backend() { return backend_slot().load(); }
+
+void set_matmul_backend(MatmulBackend backend) {
+  if (backend == MatmulBackend::kOnednn && !has_onednn_linear()) {
+    throw Error(ErrorKind::kEnvironment, "matmul", "this libtorch has no oneDNN");
+  }
+  backend_slot().store(backend);
+}
+
+bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out) {
+  return rows >= kFewRows && in * out >= kSmallWeight && matmul_backend() == MatmulBackend::kOnednn;
+}
+
+at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
+  if (!plain_float(g) || !plain_float(weight) || !uses_onednn(g.size(0), weight.size(0), weight.size(1))) return at::matmul(g, weight);
+  return tiled_onednn(g, weight.t());
+}
+
+at::Tensor matmul_tn(const at::Tensor& g, const at::Tensor& x) {
+  if (!plain_float(g) || !plain_float(x) || !uses_onednn(g.size(1), g.size(0), x.size(1))) return at::matmul(g.t(), x);
+  return onednn_linear(g.t(), x.t());
+}
+
+at::Tensor matmul_nt(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  ESPALIER_ASSERT(weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1));
+  const at::Tensor maybe_bias = bias.value_or(at::Tensor());
+  if (needs_grad(x, weight, maybe_bias) && plain_float(x)) return MatmulNt::apply(x, weight, bias);
+  return forward_product(x, weight, bias);
+}
+
+}  // namespace espalier

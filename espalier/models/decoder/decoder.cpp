@@ -1,0 +1,184 @@
+// The decoder: loading, embedding, blocks in order, head. The arithmetic of a block is in block.cpp.
+#include "espalier/models/decoder/decoder.h"
+
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "espalier/base/error.h"
+#include "espalier/base/format.h"
+#include "espalier/kernels/matmul/matmul.h"
+#include "espalier/models/decoder/block_internal.h"
+#include "espalier/models/decoder/rope_tables.h"
+#include "espalier/models/decoder/tensor_names.h"
+
+namespace espalier {
+
+KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity, at::ScalarType type, at::Device device)
+    : capacity_(capacity) {
+  ESPALIER_ASSERT(batch > 0 && capacity > 0);
+  const auto options = at::TensorOptions().dtype(type).device(device);
+  for (std::int64_t i = 0; i < config.num_layers; ++i) {
+    keys_.push_back(at::empty({batch, config.num_kv_heads, capacity, config.head_dim}, options));
+    values_.push_back(at::empty({batch, config.num_kv_heads, capacity, config.head_dim}, options));
+  }
+}
+
+Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type, at::Device device, Residency residency) {
+  ESPALIER_ASSERT(checkpoint != nullptr);
+  if (type != at::kFloat && type != at::kBFloat16) {
+    throw Error(ErrorKind::kUnsupported, "dtype", format("{} is not a compute dtype of decoders, expected float32 or bfloat16", c10::toString(type)));
+  }
+  c10::NoGradGuard no_grad;
+  Decoder model;
+  model.config_ = checkpoint->config();
+  model.type_ = type;
+  model.device_ = device;
+  model.residency_ = residency;
+  model.checkpoint_ = std::move(checkpoint);
+  const DecoderCheckpoint& weights = *model.checkpoint_;
+  model.embedding_ = std::make_shared<at::Tensor>(weights.load("model.embed_tokens.weight", type, device));
+  if (!model.config_.tied_embeddings) model.head_ = std::make_shared<at::Tensor>(weights.load("lm_head.weight", type, device));
+  model.norm_ = std::make_shared<RmsNorm>(RmsNorm{weights.load("model.norm.weight", type, device), model.config_.rms_norm_eps});
+  model.inv_freq_ = rope_inverse_frequencies(model.config_);
+  for (std::int64_t i = 0; i < model.config_.num_layers; ++i) {
+    model.layer_ids_.push_back(i);
+    model.blocks_.push_back(residency == Residency::kResident ? load_block(weights, i, type, device) : nullptr);
+  }
+  return model;
+}
+
+Decoder Decoder::load(const std::filesystem::path& folder_or_gguf, at::ScalarType type, at::Device device, Residency residency) {
+  return load(std::shared_ptr<const DecoderCheckpoint>(DecoderCheckpoint::open(folder_or_gguf)), type, device, residency);
+}
+
+Decoder Decoder::with_layers(const std::vector<std::int64_t>& kept) const {
+  Decoder out = *this;
+  out.layer_ids_.clear();
+  out.blocks_.clear();
+  out.config_.window.clear();
+  out.config_.use_rope.clear();
+  for (const std::int64_t layer : kept) {
+    if (layer < 0 || layer >= num_layers()) {
+      throw Error(ErrorKind::kInput, "layers", format("layer {} is outside 0-{}", layer, num_layers() - 1));
+    }
+    const auto at = static_cast<std::size_t>(layer);
+    out.layer_ids_.push_back(layer_ids_[at]);
+    out.blocks_.push_back(blocks_[at]);
+    out.config_.window.push_back(config_.window[at]);
+    out.config_.use_rope.push_back(config_.use_rope[at]);
+  }
+  out.config_.num_layers = static_cast<std::int64_t>(kept.size());
+  return out;
+}
+
+Decoder Decoder::hold_layer(std::int64_t layer) const {
+  Decoder out = with_layers({layer});
+  out.residency_ = Residency::kResident;
+  if (out.blocks_[0] != nullptr) return out;
+  const std::int64_t id = out.layer_ids_[0];
+  auto block = load_block(*checkpoint_, id, type_, device_);
+  DecoderBlock* loaded = block.get();
+  out.blocks_[0] = {loaded, [block = std::move(block), checkpoint = checkpoint_, id](DecoderBlock*) mutable {
+                      block.reset();
+                      checkpoint->release_layer(id);
+                    }};
+  return out;
+}
+
+at::Tensor Decoder::embed(const at::Tensor& ids) const {
+  ESPALIER_ASSERT(ids.dim() == 2 && ids.scalar_type() == at::kLong);
+  if (ids.numel() > 0 && ids.device().is_cpu()) {
+    const auto [low, high] = at::aminmax(ids);
+    const std::int64_t bad = low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>();
+    if (bad < 0 || bad >= config_.vocab_size) {
+      throw Error(ErrorKind::kInput, "token ids", format("id {} is outside the vocabulary of {}", bad, config_.vocab_size))
+          .hint("the tokenizer and the model do not belong together");
+    }
+  }
+  return at::embedding(*embedding_, ids.to(device_));
+}
+
+AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start) const {
+  AttentionContext out;
+  std::tie(out.cos, out.sin) = rope_tables(inv_freq_, at::arange(start, start + tokens, at::kLong), type_, device_);
+  return out;
+}
+
+AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& lengths) const {
+  AttentionContext out;
+  out.row_starts.push_back(0);
+  std::vector<at::Tensor> positions;
+  for (const std::int64_t length : lengths) {
+    ESPALIER_ASSERT(length > 0);
+    positions.push_back(at::arange(length, at::kLong));
+    out.row_starts.push_back(out.row_starts.back() + length);
+  }
+  ESPALIER_ASSERT(!lengths.empty());
+  std::tie(out.cos, out.sin) = rope_tables(inv_freq_, at::cat(positions), type_, device_);
+  return out;
+}
+
+at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer, const AttentionContext& context, KvCache* cache) const {
+  ESPALIER_ASSERT(layer >= 0 && layer < num_layers());
+  const auto at = static_cast<std::size_t>(layer);
+  CacheSlot slot;
+  if (cache != nullptr) {
+    ESPALIER_ASSERT(at < cache->keys_.size() && cache->length_ + h.size(1) <= cache->capacity_);
+    slot = {&cache->keys_[at], &cache->values_[at], cache->length_};
+  }
+  if (blocks_[at] != nullptr) return run_block(*blocks_[at], config_, h, context, slot);
+  const auto block = load_block(*checkpoint_, layer_ids_[at], type_, device_);
+  const at::Tensor out = run_block(*block, config_, h, context, slot);
+  checkpoint_->release_layer(layer_ids_[at]);
+  return out;
+}
+
+at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t last, const AttentionContext& context, KvCache* cache) const {
+  ESPALIER_ASSERT(first >= 0 && first <= last && last <= num_layers());
+  for (std::int64_t layer = first; layer < last; ++layer) h = run_layer(h, layer, context, cache);
+  return h;
+}
+
+at::Tensor Decoder::final_norm(const at::Tensor& h) const { return (*norm_)(h); }
+
+at::Tensor Decoder::logits(const at::Tensor& normed) const { return matmul_nt(normed, head_weight()).to(at::kFloat); }
+
+const at::Tensor& Decoder::head_weight() const { return head_ != nullptr ? *head_ : *embedding_; }
+
+at::Tensor Decoder::forward(const at::Tensor& ids) const {
+  return logits(final_norm(run_layers(embed(ids), 0, num_layers(), context(ids.size(1)))));
+}
+
+DecoderBlock& Decoder::block(std::int64_t layer) {
+  ESPALIER_ASSERT(residency_ == Residency::kResident && layer >= 0 && layer < num_layers());
+  return *blocks_[static_cast<std::size_t>(layer)];
+}
+
+const DecoderBlock& Decoder::block(std::int64_t layer) const {
+  ESPALIER_ASSERT(residency_ == Residency::kResident && layer >= 0 && layer < num_layers());
+  return *blocks_[static_cast<std::size_t>(layer)];
+}
+
+void Decoder::untie_head() {
+  if (head_ == nullptr) set_head(embedding_->detach().clone());
+}
+
+void Decoder::set_head(at::Tensor weight) {
+  ESPALIER_ASSERT(weight.dim() == 2 && weight.size(0) == config_.vocab_size && weight.size(1) == config_.hidden_size);
+  head_ = std::make_shared<at::Tensor>(std::move(weight));
+  config_.tied_embeddings = false;
+}
+
+void Decoder::for_each_parameter(const std::function<void(const std::string&, at::Tensor&)>& fn) {
+  fn("model.embed_tokens.weight", *embedding_);
+  for (std::int64_t i = 0; i < num_layers(); ++i) {
+    std::string prefix = layer_prefix(i);
+    prefix.pop_back();  // for_each_tensor joins with a dot
+    for_each_tensor(block(i), prefix, fn);
+  }
+  fn("model.norm.weight", norm_->weight);
+  if (head_ != nullptr) fn("lm_head.weight", *head_);
+}
+
+}  // namespace espalier

@@ -1,0 +1,185 @@
+// The training loop and what a checkpoint must hold to continue it bit by bit.
+#include "espalier/train/train_loop.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "espalier/base/error.h"
+#include "espalier/base/format.h"
+#include "espalier/base/json_internal.h"
+#include "espalier/base/units.h"
+#include "espalier/train/checkpoint.h"
+
+namespace espalier {
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+class Loop {
+ public:
+  Loop(const std::vector<TrainedTensor>& tensors, const TrainOptions& options, RunFolder& run, Reporter& reporter)
+      : tensors_(tensors), options_(options), run_(run), reporter_(reporter), optimizer_(masters(), options.adamw) {}
+
+  /// Continues from the newest checkpoint of a resumed run; false when there is none.
+  bool restore();
+  void step(const StepFunction& gradients_of);
+  void save();
+  bool done() const { return result.steps >= options_.schedule.steps; }
+  std::string saved_text() const {
+    return format("checkpoint of step {} saved in {}; the same command with --resume continues", saved_, run_.folder().string());
+  }
+  std::int64_t saved_step() const { return saved_; }
+
+  TrainResult result;
+
+ private:
+  std::vector<at::Tensor> masters() const {
+    std::vector<at::Tensor> all;
+    for (const TrainedTensor& t : tensors_) all.push_back(t.master);
+    return all;
+  }
+  void check_settings(const Json& stored);
+  void require_finite(double value, const char* what) const;
+
+  const std::vector<TrainedTensor>& tensors_;
+  const TrainOptions& options_;
+  RunFolder& run_;
+  Reporter& reporter_;
+  AdamW optimizer_;
+  std::int64_t saved_ = -1;
+};
+
+Json settings_json(const Settings& settings) {
+  Json json = Json::object();
+  for (const auto& [name, value] : settings) json[name] = value;
+  return json;
+}
+
+void Loop::check_settings(const Json& stored) {
+  const auto differing = [&](const char* key, const Settings& settings, const auto& report) {
+    if (!stored.contains(key)) return;
+    for (const auto& [name, value] : settings) {
+      const std::string before = stored[key].value(name, "");
+      if (before != value) report(format("{} was {} in the checkpointed run and is {} now", name, before, value));
+    }
+  };
+  ProblemList problems(ErrorKind::kUsage, run_.folder().string());
+  differing("must_match", options_.must_match, [&](std::string text) { problems.add(std::move(text)); });
+  problems.throw_if_any("repeat the command of the first run, or drop --resume to start afresh");
+  differing("may_change", options_.may_change, [&](const std::string& text) { reporter_.warn(text); });
+}
+
+bool Loop::restore() {
+  if (!run_.resumed()) return false;
+  const auto checkpoint = load_newest_checkpoint(run_.run_dir() / "checkpoints");
+  if (!checkpoint) return false;
+  const Json state = parse_json(checkpoint->state_json, "checkpoint state");
+  check_settings(state);
+  if (checkpoint->step > options_.schedule.steps) {
+    throw Error(ErrorKind::kUsage, run_.folder().string(),
+                format("the checkpoint is of step {}, but only {} steps were asked for", checkpoint->step, options_.schedule.steps))
+        .hint(format("pass --steps {} or more, or drop --resume to start afresh", checkpoint->step));
+  }
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const std::string& name = tensors_[i].name;
+    restore_tensor(*checkpoint, name, tensors_[i].master);
+    restore_tensor(*checkpoint, "exp_avg." + name, optimizer_.first_moments()[i]);
+    restore_tensor(*checkpoint, "exp_avg_sq." + name, optimizer_.second_moments()[i]);
+  }
+  refresh_weights(tensors_);
+  optimizer_.set_steps(checkpoint->step);
+  result.steps = result.resumed_from = saved_ = checkpoint->step;
+  try {
+    result.tokens = state.at("tokens").get<std::int64_t>();
+    result.seconds = state.at("seconds").get<double>();
+    result.losses = state.at("losses").get<std::vector<double>>();
+    result.rates = state.at("rates").get<std::vector<double>>();
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(ErrorKind::kInput, "checkpoint state", e.what()).hint("drop --resume to start afresh");
+  }
+  run_.truncate_metrics(result.steps + 1);
+  run_.keep();
+  reporter_.info(format("continuing after step {} of {}", result.steps, options_.schedule.steps));
+  return true;
+}
+
+void Loop::save() {
+  if (saved_ == result.steps) return;
+  std::vector<std::pair<std::string, at::Tensor>> stored;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    stored.emplace_back(tensors_[i].name, tensors_[i].master);
+    stored.emplace_back("exp_avg." + tensors_[i].name, optimizer_.first_moments()[i]);
+    stored.emplace_back("exp_avg_sq." + tensors_[i].name, optimizer_.second_moments()[i]);
+  }
+  Json state;
+  state["must_match"] = settings_json(options_.must_match);
+  state["may_change"] = settings_json(options_.may_change);
+  state["tokens"] = result.tokens;
+  state["seconds"] = result.seconds;
+  state["losses"] = result.losses;
+  state["rates"] = result.rates;
+  save_checkpoint(run_.run_dir() / "checkpoints", result.steps, stored, state.dump());
+  saved_ = result.steps;
+  run_.keep();
+}
+
+void Loop::require_finite(double value, const char* what) const {
+  if (std::isfinite(value)) return;
+  Error error(ErrorKind::kInput, format("step {}", result.steps + 1), format("the {} is {}", what, value));
+  throw std::move(error).hint(saved_ > 0 ? format("use a lower --lr; the checkpoint of step {} is kept, --resume continues from it", saved_)
+                                         : "use a lower --lr, or check the weights with `espalier verify`");
+}
+
+void Loop::step(const StepFunction& gradients_of) {
+  const Stopwatch watch;
+  const double rate = learning_rate(options_.schedule, result.steps);
+  StepGradients batch = gradients_of(result.steps);
+  ESPALIER_ASSERT(batch.gradients.size() == tensors_.size());
+  require_finite(batch.loss, "loss");
+  const double norm = clip_by_global_norm(batch.gradients, options_.clip);
+  require_finite(norm, "gradient norm");
+  optimizer_.step(batch.gradients, rate);
+  refresh_weights(tensors_);
+  const double seconds = watch.seconds();
+  ++result.steps;
+  result.tokens += batch.tokens;
+  result.seconds += seconds;
+  result.losses.push_back(batch.loss);
+  result.rates.push_back(rate);
+  run_.metrics(result.steps, {{"loss", batch.loss},
+                              {"lr", rate},
+                              {"grad_norm", norm},
+                              {"tokens_per_second", static_cast<double>(batch.tokens) / seconds}});
+}
+
+}  // namespace
+
+TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of, const TrainOptions& options,
+                  RunFolder& run, Reporter& reporter, const StopToken& stop) {
+  Loop loop(tensors, options, run, reporter);
+  // Without a checkpoint a resumed run starts over: rows of the killed attempt must not stay in the metrics.
+  if (!loop.restore() && run.resumed()) run.truncate_metrics(0);
+  if (options.prepare) {
+    try {
+      options.prepare(loop.result.steps);
+    } catch (const Interrupted&) {
+      run.keep();
+      throw;
+    }
+  }
+  const auto phase = reporter.phase("training", options.schedule.steps, "steps");
+  while (!loop.done()) {
+    if (stop.stop_requested()) {
+      loop.save();
+      throw Interrupted{loop.saved_text()};
+    }
+    loop.step(gradients_of);
+    phase->update(loop.result.steps, format("loss {:.4f}", loop.result.losses.back()));
+    if (options.checkpoint_every > 0 && loop.result.steps % options.checkpoint_every == 0) loop.save();
+  }
+  loop.save();
+  return std::move(loop.result);
+}
+
+}  // namespace espalier

@@ -1,0 +1,65 @@
+// Leaves, masters and gradient norms.
+#include "espalier/train/trained_tensor.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "espalier/base/error.h"
+
+namespace espalier {
+
+TrainedTensor make_trained(std::string name, at::Tensor& slot, const at::Tensor& full_precision) {
+  const at::NoGradGuard no_grad;
+  TrainedTensor trained;
+  trained.name = std::move(name);
+  trained.weight = slot.detach().clone(at::MemoryFormat::Contiguous);
+  if (trained.weight.scalar_type() == at::kFloat) {
+    trained.master = trained.weight.detach();
+  } else {
+    const at::Tensor& source = full_precision.defined() ? full_precision : trained.weight;
+    trained.master = source.to(trained.weight.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    trained.weight.copy_(trained.master);
+  }
+  trained.weight.set_requires_grad(true);
+  slot = trained.weight;
+  return trained;
+}
+
+void refresh_weights(const std::vector<TrainedTensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  for (const TrainedTensor& t : tensors) {
+    if (t.weight.scalar_type() != at::kFloat) t.weight.detach().copy_(t.master);
+  }
+}
+
+void freeze(const std::vector<TrainedTensor>& tensors) {
+  for (const TrainedTensor& t : tensors) t.weight.set_requires_grad(false);
+}
+
+std::int64_t count_elements(const std::vector<TrainedTensor>& tensors) {
+  std::int64_t total = 0;
+  for (const TrainedTensor& t : tensors) total += t.weight.numel();
+  return total;
+}
+
+double global_norm(const std::vector<at::Tensor>& gradients) {
+  if (gradients.empty()) return 0;
+  std::vector<at::Tensor> norms;
+  norms.reserve(gradients.size());
+  for (const at::Tensor& g : gradients) norms.push_back(at::linalg_vector_norm(g, 2));
+  return at::linalg_vector_norm(at::stack(norms).to(at::kDouble), 2).item<double>();
+}
+
+double clip_by_global_norm(std::vector<at::Tensor>& gradients, double max_norm) {
+  const at::NoGradGuard no_grad;
+  const double norm = global_norm(gradients);
+  if (max_norm > 0 && norm > max_norm) {
+    const double scale = max_norm / (norm + 1e-6);
+    for (at::Tensor& g : gradients) g.mul_(scale);
+  }
+  return norm;
+}
+
+}  // namespace espalier
