@@ -24,7 +24,9 @@ demo:
 	@tools/build.sh espalier
 	@tools/demo.sh
 
-test: setup
+# The demo's model comes along: end-to-end tests run on it.
+test:
+	@tools/setup.sh build demo $(if $(filter-out 0,$(CUDA)),cuda)
 	@tools/test.sh
 
 parity:

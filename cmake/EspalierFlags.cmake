@@ -9,6 +9,10 @@ set(CMAKE_CXX_VISIBILITY_PRESET hidden)
 set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 16)
+  include_directories(SYSTEM "${CMAKE_CURRENT_LIST_DIR}/clang14")
+endif()
+
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
 endif()
@@ -26,7 +30,7 @@ endif()
 
 # An interface target rather than global flags, so that fetched or generated code can stay outside it.
 add_library(espalier_warnings INTERFACE)
-target_compile_options(espalier_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow=local;-Wnon-virtual-dtor>)
+target_compile_options(espalier_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;$<$<CXX_COMPILER_ID:GNU>:-Wshadow=local>;-Wnon-virtual-dtor>)
 # GCC 12 reports impossible overlaps inside std::string::insert at -O3 (GCC bug 105329).
 target_compile_options(espalier_warnings INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 if(ESPALIER_WERROR)

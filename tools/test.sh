@@ -18,28 +18,32 @@ selection=(-LE 'parity|gpu|slow|perf')
 export OMP_WAIT_POLICY=passive
 # Optional data for tests that name it (docs/architecture.md, Tests); absent, those tests skip and say so.
 export ESPALIER_DATA=${ESPALIER_DATA:-$PWD/../shared/data}
-ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" "${selection[@]}" "$@"
-status=$?
+model=.deps/demo/smollm2-135m-instruct.gguf
+[ -f "$model" ] && export ESPALIER_SMOLLM2=${ESPALIER_SMOLLM2:-$PWD/$model}
+ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)" "${selection[@]}" "$@" 2>&1 | tee "$build/ctest.log"
+status=${PIPESTATUS[0]}
 
+# "100% tests passed, 0 tests failed out of 12" counts programs; gtest's own lines count the cases in them.
+summary=$(grep -E 'tests? failed out of' "$build/ctest.log" | tail -n 1)
+total=${summary##* }
+programs_failed=$(grep -oE '[0-9]+ tests? failed' <<< "$summary" | cut -d ' ' -f 1)
+programs_passed=$((${total:-0} - ${programs_failed:-0}))
 log=$build/Testing/Temporary/LastTest.log
-count() { grep -cE "$1" "$log" 2>/dev/null || true; }
-sum() { grep -oE "$1" "$log" 2>/dev/null | grep -oE '[0-9]+' | paste -sd+ | sed 's/^$/0/' | bc_sum; }
-bc_sum() { local expression; read -r expression; echo $((expression)); }
-cases_passed=$(sum '^\[  PASSED  \] [0-9]+')
-cases_failed=$(sum '^\[  FAILED  \] [0-9]+ tests?')
-programs_passed=$(count '^Test Passed\.')
-programs_failed=$(count '^Test (Failed|Timeout)|\*\*\*(Exception|Timeout)')
+cases() { awk -v word="$1" '$2 == word && $3 == "]" && $5 ~ /^tests?[.,]/ { n += $4 } END { print n + 0 }' "$log"; }
+cases_passed=$(cases PASSED)
+cases_failed=$(cases FAILED)
 echo
-echo "test programs: $programs_passed passed, $programs_failed failed; in them $cases_passed cases passed, $cases_failed failed"
-skips=$(grep -E '^\[  SKIPPED \] .+ \(|: Skipped$|^SKIP' -A 1 "$log" 2>/dev/null | grep -vE '^--$|: Skipped$' | sort | uniq -c | sort -rn | head -40)
+echo "test programs: $programs_passed passed, ${programs_failed:-0} failed; in them $cases_passed cases passed, $cases_failed failed"
+# gtest prints FILE:LINE: Skipped, the reason, then the name of the case.
+skips=$(awk '/: Skipped$/ { getline reason } /^\[  SKIPPED \] .* \(/ { print "  " $4 ": " reason }' "$log" 2>/dev/null)
 if [ -n "$skips" ]; then
-  echo "skipped (each says why):"
+  echo "skipped:"
   printf '%s\n' "$skips"
 fi
 printf 'build %d s, tests %d s\n' $((built - started)) $(($(date +%s) - built))
-if [ $status -eq 0 ]; then
+if [ "$status" -eq 0 ]; then
   echo "next: make demo, or make parity"
 else
   echo "next: ctest --test-dir $build --rerun-failed --output-on-failure"
 fi
-exit $status
+exit "$status"

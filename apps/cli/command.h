@@ -25,6 +25,7 @@ struct CommonOptions {
   std::string progress = "auto";
   std::string log_level = "info";
   bool json = false;
+  std::string save_json;
   bool debug = false;
   bool print_recipe = false;
 
@@ -37,6 +38,7 @@ struct CommonOptions {
     option("threads", threads, "CPU threads; 0 uses every core this process may run on", in_range(0, 4096));
     option("device", device, "where tensors live: cpu, cuda, cuda:N or auto", placeholder("DEVICE"));
     option("json", json, "print one JSON document on stdout instead of a table");
+    option("save_json", save_json, "also write that JSON document to a file", placeholder("FILE"));
     option("progress", progress, "how progress is shown on stderr", one_of({"auto", "bar", "plain", "json", "none"}));
     option("log_level", log_level, "what is logged on stderr", one_of({"error", "warn", "info", "debug"}));
     option("debug", debug, "on an error, also print where it was thrown");

@@ -5,6 +5,7 @@ namespace espalier::cli {
 
 const std::vector<Command>& all_commands() {
   static const std::vector<Command> commands{
+      eval_command(),
       doctor_command(),
       completion_command(),
       man_command(),

@@ -14,6 +14,7 @@
 #include "apps/cli/parse.h"
 #include "apps/cli/recipe.h"
 #include "apps/cli/resolve.h"
+#include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/run/build_info.h"
 #include "espalier/run/console_reporter.h"
@@ -44,13 +45,14 @@ void print_verb_help(const Command& command) {
   write_stdout(verb_help(command, all_options(instance, common), help_style()));
 }
 
-// Writes the result once, in the form that --json asks for.
+// Writes the result once, in the form that --json asks for, and the JSON document to --save-json.
 class ResultPrinter {
  public:
-  explicit ResultPrinter(bool json) : json_(json) {}
+  ResultPrinter(bool json, std::string json_file) : json_(json), json_file_(std::move(json_file)) {}
   void operator()(const std::string& text, const std::string& json) {
     ESPALIER_ASSERT(!printed_);
     printed_ = true;
+    if (!json_file_.empty()) write_file_atomically(json_file_, json.ends_with('\n') ? json : json + '\n');
     std::string out = json_ ? json : text;
     if (!out.empty() && out.back() != '\n') out += '\n';
     write_stdout(out);
@@ -58,6 +60,7 @@ class ResultPrinter {
 
  private:
   bool json_;
+  std::string json_file_;
   bool printed_ = false;
 };
 
@@ -67,7 +70,7 @@ int run_verb(const Command::Instance& instance, const CommonOptions& common, con
   const StopToken& stop = install_signal_stop();
   const std::unique_ptr<Reporter> reporter =
       make_console_reporter(parse_progress_style(common.progress), parse_log_level(common.log_level));
-  ResultPrinter printer(common.json);
+  ResultPrinter printer(common.json, common.save_json);
   Context context{common, *reporter, stop, command_line, recipe, std::ref(printer)};
   return instance.run(context);
 }

@@ -226,7 +226,7 @@ void apply_recipe(const std::filesystem::path& file, std::string_view verb, cons
 
 std::string recipe_text(std::string_view verb, const OptionList& options) {
   // How a run is shown is not part of what it does.
-  static const std::set<std::string> kDisplay{"json", "progress", "log_level", "debug"};
+  static const std::set<std::string> kDisplay{"json", "save_json", "progress", "log_level", "debug"};
   std::string text = format("# Recipe of `espalier {}`: every option with its value.\n", verb);
   std::string group;
   for (const Option& option : options) {

@@ -163,9 +163,9 @@ TEST_F(LoadTokenText, TextsWithoutAnyBorderAndEmptyTexts) {
 }
 
 TEST_F(LoadTokenText, WikiTextFirstIdsOfSmolLM2) {
-  const char* data = std::getenv("ESPALIER_TEST_DATA");
-  const char* model = std::getenv("ESPALIER_TEST_MODEL");
-  if (!data || !model) GTEST_SKIP() << "set ESPALIER_TEST_DATA (holds text/wikitext2_test.txt) and ESPALIER_TEST_MODEL (SmolLM2 folder or GGUF)";
+  const char* data = std::getenv("ESPALIER_DATA");
+  const char* model = std::getenv("ESPALIER_SMOLLM2");
+  if (!data || !model) GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 (SmolLM2 folder or GGUF)";
   const Tokenizer tokenizer = Tokenizer::load(model);
   const auto file = std::filesystem::path(data) / "text" / "wikitext2_test.txt";
   const TokenText whole = load_token_text(file, tokenizer, silent_reporter());

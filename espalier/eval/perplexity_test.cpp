@@ -140,7 +140,7 @@ TEST(Perplexity, RefusesBadSizes) {
 }
 
 TEST(Perplexity, NamesTheSegmentWhoseLossIsNotANumber) {
-  Decoder model = random_decoder(tiny_config(2));
+  Decoder model = random_decoder(tiny_config(2, /*tied=*/false));
   TokenText text = random_text(64);
   model.embedding() = model.embedding().clone();
   model.embedding()[11].fill_(NAN);
@@ -151,16 +151,16 @@ TEST(Perplexity, NamesTheSegmentWhoseLossIsNotANumber) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
-    EXPECT_NE(std::string(error.what()).find("the loss of segment 0 is nan"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the loss of segment 2 is nan"), std::string::npos) << error.what();
   }
 }
 
 /// SmolLM2-135M-Instruct on the first 24 x 128 tokens of WikiText-2 test: transformers gives 51.7388.
 TEST(Perplexity, AnchorOfSmolLM2) {
-  const char* data = std::getenv("ESPALIER_TEST_DATA");
-  const char* model_path = std::getenv("ESPALIER_TEST_MODEL");
+  const char* data = std::getenv("ESPALIER_DATA");
+  const char* model_path = std::getenv("ESPALIER_SMOLLM2");
   if (!data || !model_path) {
-    GTEST_SKIP() << "set ESPALIER_TEST_DATA (holds text/wikitext2_test.txt) and ESPALIER_TEST_MODEL (SmolLM2 folder or GGUF)";
+    GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 (SmolLM2 folder or GGUF)";
   }
   const Decoder model = Decoder::load(model_path, at::kFloat, at::kCPU);
   const Tokenizer tokenizer = Tokenizer::load(model_path);
@@ -171,7 +171,7 @@ TEST(Perplexity, AnchorOfSmolLM2) {
   EXPECT_EQ(result.tokens, 3048);
   EXPECT_NEAR(result.perplexity, 51.7388, 5e-4);
   EXPECT_NEAR(result.nll, 3.94621, 1e-5);
-  for (const std::int64_t batch : {128, 384, 3072}) {
+  for (const std::int64_t batch : {128, 3072}) {
     PerplexityOptions other = options;
     other.batch_tokens = batch;
     EXPECT_EQ(run(model, text, other).segment_nll, result.segment_nll) << batch;

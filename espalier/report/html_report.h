@@ -1,11 +1,14 @@
-// One self-contained HTML file from plain numbers: headings, text, tables, SVG charts; no script, no network.
-// Light and dark, Okabe-Ito colours, prints on A4; each chart's data is also in a table and a JSON block.
+// One self-contained HTML file from plain numbers: headings, text, tables, SVG charts; no script,
+// no network. Light and dark, Okabe-Ito colours, prints on A4; each chart's data is also in a table
+// and a JSON block. Every text is escaped: model and file names may hold anything. Charts of
+// unequal or empty series are drawn as far as they go.
 #pragma once
 
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -13,7 +16,8 @@ namespace espalier {
 struct ReportTable {
   std::string caption;
   std::vector<std::string> columns;
-  std::vector<std::vector<std::string>> rows;  // numbers are right-aligned when the whole column is numeric
+  std::vector<std::vector<std::string>>
+      rows;  // numbers are right-aligned when the whole column is numeric
 };
 
 struct ReportSeries {
@@ -27,15 +31,18 @@ struct ReportChart {
   std::string title, x_label, y_label;  // labels carry the unit
   std::vector<ReportSeries> series;
   bool log_y = false;
-  std::vector<std::string> x_names;     // bar charts: one name per x position (may be empty)
-  std::vector<int> highlight;           // bar charts: x positions drawn in the accent colour (removed layers)
+  std::vector<std::string> x_names;  // bar charts: one name per x position (may be empty)
+  std::vector<int>
+      highlight;  // bar charts: x positions drawn in the accent colour (removed layers)
+  std::string highlight_name;  // what they are, for the legend: "removed"
 };
 
 struct ReportHeatMap {
   std::string title, x_label, y_label;
   std::vector<std::vector<double>> values;  // NaN is drawn hatched
   double low = 0, high = 1;
-  std::vector<int> highlight;               // rows/columns marked on the axes
+  std::vector<int> highlight;  // rows/columns marked on the axes
+  std::string highlight_name;  // what they are: "removed"
 };
 
 class HtmlReport {
@@ -52,11 +59,15 @@ class HtmlReport {
   /// Key/value facts at the end: command, seed, versions, hashes.
   void provenance(const std::vector<std::pair<std::string, std::string>>& facts);
   std::string html() const;
+  /// Error(kResource) when it cannot be written.
   void write(const std::filesystem::path& path) const;
 
  private:
+  void add_data(std::string_view kind, const std::string& json);
   std::string title_, subtitle_, body_;
+  std::vector<std::pair<std::string, std::string>> headings_;  // anchor, text
   std::vector<std::string> data_blocks_;
+  int next_id_ = 1;
   std::vector<std::pair<std::string, std::string>> provenance_;
 };
 
@@ -65,6 +76,7 @@ std::string chart_svg(const ReportChart& chart);
 std::string heat_map_svg(const ReportHeatMap& map);
 
 /// A plain-text table for stdout: aligned columns, numbers right-aligned.
-std::string text_table(const std::vector<std::string>& columns, const std::vector<std::vector<std::string>>& rows);
+std::string text_table(const std::vector<std::string>& columns,
+                       const std::vector<std::vector<std::string>>& rows);
 
 }  // namespace espalier

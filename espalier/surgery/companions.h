@@ -8,10 +8,8 @@
 
 namespace espalier {
 
-/// Copies the companion files of `folder` into `destination`. Throws Error(kResource) naming the file.
-void copy_companions(const HfFolder& folder, const std::filesystem::path& destination);
-
-/// Sum of the sizes of all regular files under `folder`.
-std::uint64_t folder_bytes(const std::filesystem::path& folder);
+/// Copies the companion files of `folder` into `destination` and returns their bytes. Throws
+/// Error(kResource) naming the file.
+std::uint64_t copy_companions(const HfFolder& folder, const std::filesystem::path& destination);
 
 }  // namespace espalier

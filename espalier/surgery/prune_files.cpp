@@ -91,9 +91,11 @@ PrunedFiles prune_hf_folder(const std::filesystem::path& source, const Layers& k
         stop_if_asked(stop);
       });
   write_file_atomically(destination / "config.json", config);
-  copy_companions(folder, destination);
-  result.bytes = folder_bytes(destination);
-  for (const auto& file : written) result.digests.emplace_back(file.name, "xxh3:" + file.digest);
+  result.bytes = config.size() + copy_companions(folder, destination);
+  for (const WrittenFile& file : written) {
+    result.bytes += file.bytes;
+    result.digests.emplace_back(file.name, "xxh3:" + file.digest);
+  }
   return result;
 }
 

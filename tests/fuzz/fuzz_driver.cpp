@@ -4,9 +4,10 @@
 // same targets do without this file.
 //
 //   TARGET [--seconds=60] [--seed=1] [--runs=N] [FILE|FOLDER]...     FILE alone with --runs=0
-//   replays a crash
+//   replays a crash ("--seconds 60" works too)
 //
-// A crash, an abort or an allocation far beyond the input's size stops the run with a non-zero exit
+// Small seeds are first cut at every byte, and every bit and integer of their beginning is changed in turn. A crash,
+// an abort or memory (one allocation or their sum) far beyond the input's size stops the run with a non-zero exit
 // code; the input is written to crash-<target>-<run>.bin first.
 #include <algorithm>
 #include <array>
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
@@ -41,6 +43,8 @@ using Input = std::vector<std::uint8_t>;
 const Input* current_input = nullptr;
 char crash_path[256] = "crash.bin";
 std::size_t allocation_limit = SIZE_MAX;
+std::size_t live_bytes = 0;
+std::size_t live_limit = SIZE_MAX;
 
 void save_current_input() {
   if (current_input == nullptr) return;
@@ -59,15 +63,22 @@ void on_crash(int signal) {
 }
 
 void* guarded(std::size_t size) {
-  if (size > allocation_limit) {
+  if (size > allocation_limit || (live_limit != SIZE_MAX && live_bytes + size > live_limit)) {
     const std::size_t limit = std::exchange(allocation_limit, SIZE_MAX);
-    std::fprintf(stderr, "allocation of %zu bytes for an input of %zu (limit %zu)\n", size,
-                 current_input == nullptr ? 0 : current_input->size(), limit);
+    live_limit = SIZE_MAX;
+    std::fprintf(stderr, "allocation of %zu bytes for an input of %zu (limit %zu, %zu in use)\n", size,
+                 current_input == nullptr ? 0 : current_input->size(), limit, live_bytes);
     std::abort();
   }
   void* pointer = std::malloc(size == 0 ? 1 : size);
   if (pointer == nullptr) throw std::bad_alloc();
+  live_bytes += ::malloc_usable_size(pointer);
   return pointer;
+}
+
+void released(void* pointer) {
+  live_bytes -= std::min(live_bytes, ::malloc_usable_size(pointer));
+  std::free(pointer);
 }
 
 std::uint64_t interesting(std::mt19937_64& random) {
@@ -137,9 +148,37 @@ void run_one(const Input& input) {
   // 64 MiB cover the tables of any parser; beyond that an allocation must be explained by the
   // input's size.
   allocation_limit = (std::size_t{64} << 20) + 64 * input.size();
+  live_limit = live_bytes + allocation_limit;
   LLVMFuzzerTestOneInput(input.data(), input.size());
-  allocation_limit = SIZE_MAX;
+  allocation_limit = live_limit = SIZE_MAX;
   current_input = nullptr;
+}
+
+/// Every cut of a small seed, every flipped bit and every extreme integer in its first bytes.
+template <class Execute>
+void sweep(const Input& seed, Execute execute) {
+  constexpr std::size_t kMaxSize = 4096, kHeader = 512;
+  if (seed.size() > kMaxSize) return;
+  Input input;
+  for (std::size_t size = 0; size < seed.size(); ++size) {
+    input.assign(seed.begin(), seed.begin() + static_cast<std::ptrdiff_t>(size));
+    execute(input);
+  }
+  input = seed;
+  for (std::size_t at = 0; at < std::min(seed.size(), kHeader); ++at) {
+    for (int bit = 0; bit < 8; ++bit) {
+      input[at] = static_cast<std::uint8_t>(seed[at] ^ (1u << bit));
+      execute(input);
+    }
+    input[at] = seed[at];
+    const std::size_t width = std::min<std::size_t>(8, seed.size() - at);
+    for (const std::uint64_t value : {~0ull, 1ull << 63, 0x7fffffffffffffffull, 1ull << 40, 0xffffffffull, 0ull}) {
+      std::memcpy(input.data() + at, &value, width);
+      execute(input);
+    }
+    std::copy_n(seed.begin() + static_cast<std::ptrdiff_t>(at), width,
+                input.begin() + static_cast<std::ptrdiff_t>(at));
+  }
 }
 
 void read_seeds(const std::filesystem::path& path, std::vector<Input>& seeds) {
@@ -169,7 +208,9 @@ struct Settings {
 Settings read_settings(int argc, char** argv) {
   Settings settings;
   for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
+    std::string argument = argv[i];
+    if (argument.rfind("--", 0) == 0 && argument.find('=') == std::string::npos && i + 1 < argc)
+      argument += "=" + std::string(argv[++i]);
     const auto value = argument.substr(argument.find('=') + 1);
     if (argument.rfind("--seconds=", 0) == 0) {
       settings.seconds = std::stod(value);
@@ -188,10 +229,10 @@ Settings read_settings(int argc, char** argv) {
 
 void* operator new(std::size_t size) { return guarded(size); }
 void* operator new[](std::size_t size) { return guarded(size); }
-void operator delete(void* pointer) noexcept { std::free(pointer); }
-void operator delete[](void* pointer) noexcept { std::free(pointer); }
-void operator delete(void* pointer, std::size_t) noexcept { std::free(pointer); }
-void operator delete[](void* pointer, std::size_t) noexcept { std::free(pointer); }
+void operator delete(void* pointer) noexcept { released(pointer); }
+void operator delete[](void* pointer) noexcept { released(pointer); }
+void operator delete(void* pointer, std::size_t) noexcept { released(pointer); }
+void operator delete[](void* pointer, std::size_t) noexcept { released(pointer); }
 
 int main(int argc, char** argv) {
   Settings settings = read_settings(argc, argv);
@@ -208,6 +249,9 @@ int main(int argc, char** argv) {
     ++run;
   };
   for (const Input& seed : settings.seeds) execute(seed);
+  if (settings.runs > 0) {
+    for (const Input& seed : settings.seeds) sweep(seed, execute);
+  }
 
   std::mt19937_64 random(settings.seed);
   const auto start = std::chrono::steady_clock::now();

@@ -1,0 +1,67 @@
+// causal_attention against its definition: groups, windows, caches, strides.
+#include "espalier/kernels/attention/attention.h"
+
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+namespace espalier {
+namespace {
+
+constexpr double kTolerance = 2e-6;  // float32 sums of at most 300 weighted values of size 1
+
+void expect_close(const at::Tensor& a, const at::Tensor& b) {
+  EXPECT_EQ(a.sizes(), b.sizes());
+  EXPECT_TRUE(at::allclose(a, b, 1e-5, kTolerance)) << (a - b).abs().max().item<float>();
+}
+
+TEST(AttentionTest, EqualsDefinition) {
+  at::manual_seed(4);
+  for (const auto& [batch, tokens, positions, heads, kv_heads] :
+       {std::tuple{1, 1, 1, 1, 1}, {2, 9, 9, 4, 4}, {2, 40, 40, 9, 3}, {1, 5, 20, 6, 2}, {3, 1, 33, 8, 2}, {1, 130, 300, 2, 1}}) {
+    for (const std::int64_t window : {0, 1, 4, 32, 1000}) {
+      const at::Tensor q = at::randn({batch, tokens, heads, 16});
+      const at::Tensor k = at::randn({batch, kv_heads, positions, 16}), v = at::randn({batch, kv_heads, positions, 16});
+      expect_close(causal_attention(q, k, v, window), causal_attention_reference(q, k, v, window));
+    }
+  }
+}
+
+TEST(AttentionTest, FirstTokenSeesItselfOnlyAndWindowOneIsIdentity) {
+  const at::Tensor q = at::randn({1, 6, 2, 8}), k = at::randn({1, 2, 6, 8}), v = at::randn({1, 2, 6, 8});
+  EXPECT_TRUE(at::allclose(causal_attention(q, k, v)[0][0], v.transpose(1, 2)[0][0]));
+  EXPECT_TRUE(at::allclose(causal_attention(q, k, v, 1), v.transpose(1, 2)));
+}
+
+TEST(AttentionTest, StridedKeysOfACacheAndOfAProjection) {
+  const at::Tensor q = at::randn({2, 7, 4, 8}), cache = at::randn({2, 2, 50, 8}), projected = at::randn({2, 7, 2, 8});
+  const at::Tensor part = cache.narrow(2, 0, 12);
+  EXPECT_TRUE(causal_attention(q, part, part).equal(causal_attention(q, part.contiguous(), part.contiguous())));
+  const at::Tensor turned = projected.transpose(1, 2);
+  EXPECT_TRUE(causal_attention(q, turned, turned).equal(causal_attention(q, turned.contiguous(), turned.contiguous())));
+}
+
+TEST(AttentionTest, BatchRowsKeepTheirBits) {
+  const at::Tensor q = at::randn({5, 33, 6, 16}), k = at::randn({5, 2, 33, 16}), v = at::randn({5, 2, 33, 16});
+  for (const std::int64_t window : {0, 8}) {
+    const at::Tensor all = causal_attention(q, k, v, window);
+    for (std::int64_t row = 0; row < 5; ++row) {
+      const auto one = [&](const at::Tensor& x) { return x.narrow(0, row, 1); };
+      EXPECT_TRUE(causal_attention(one(q), one(k), one(v), window).equal(one(all))) << row;
+    }
+  }
+}
+
+TEST(AttentionTest, GradientOfTheDefinition) {
+  const at::Tensor q = at::randn({1, 9, 4, 8}), k = at::randn({1, 2, 9, 8}), v = at::randn({1, 2, 9, 8}), g = at::randn({1, 9, 4, 8});
+  for (const std::int64_t window : {0, 3}) {
+    const auto run = [&](auto&& fn, at::ScalarType type) {
+      const std::vector<at::Tensor> in{q.to(type).clone().requires_grad_(), k.to(type).clone().requires_grad_(), v.to(type).clone().requires_grad_()};
+      return torch::autograd::grad({fn(in[0], in[1], in[2], window)}, in, {g.to(type)});
+    };
+    const auto ours = run(causal_attention, at::kFloat), exact = run(causal_attention_reference, at::kDouble);
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(ours[i].to(at::kDouble), exact[i], 1e-4, 1e-5)) << i << " window " << window;
+  }
+}
+
+}  // namespace
+}  // namespace espalier

@@ -1,0 +1,157 @@
+// quantized_linear against a double-precision product with reference-dequantised weights, on every instruction set.
+#include "espalier/kernels/gguf_quants/gguf_dot.h"
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "espalier/base/error.h"
+#include "espalier/base/random.h"
+#include "espalier/kernels/gguf_quants/half_internal.h"
+#include "espalier/kernels/gguf_quants/simd_internal.h"
+
+namespace espalier {
+namespace {
+
+constexpr GgufType kAllTypes[] = {GgufType::kF32,  GgufType::kF16,  GgufType::kBF16, GgufType::kQ4_0,
+                                  GgufType::kQ4_1, GgufType::kQ5_0, GgufType::kQ5_1, GgufType::kQ8_0,
+                                  GgufType::kQ4_K, GgufType::kQ5_K, GgufType::kQ6_K};
+
+struct Matrix {
+  GgufType type;
+  std::int64_t out, in;
+  std::vector<std::byte> bytes;
+  std::vector<float> values;  // dequantised by the reference
+};
+
+/// Random blocks whose float16 fields are small and finite.
+Matrix random_matrix(GgufType type, std::int64_t out, std::int64_t in, RandomStream& random) {
+  Matrix m{type, out, in, {}, {}};
+  m.values.resize(static_cast<std::size_t>(out * in));
+  m.bytes.resize(static_cast<std::size_t>(gguf_bytes(type, out * in)));
+  const GgufTypeInfo& info = gguf_type_info(type);
+  for (std::byte& byte : m.bytes) byte = static_cast<std::byte>(random.next());
+  const auto size = static_cast<std::size_t>(info.bytes);
+  for (std::size_t at = 0; at < m.bytes.size(); at += size) {
+    const auto put_half = [&](std::size_t offset) {
+      const std::uint16_t bits = float_to_half(static_cast<float>(random.uniform() * 0.02 - 0.01));
+      std::memcpy(m.bytes.data() + at + offset, &bits, 2);
+    };
+    if (type == GgufType::kF32) {
+      const auto value = static_cast<float>(random.uniform() - 0.5);
+      std::memcpy(m.bytes.data() + at, &value, 4);
+    } else if (type == GgufType::kBF16) {
+      const std::uint16_t bits = float_to_bfloat(static_cast<float>(random.uniform() - 0.5));
+      std::memcpy(m.bytes.data() + at, &bits, 2);
+    } else if (type == GgufType::kQ6_K) {
+      put_half(208);
+    } else {
+      put_half(0);
+      if (size > 22 || type == GgufType::kQ4_1) {
+        if (type != GgufType::kQ8_0) put_half(2);
+      }
+    }
+  }
+  dequantize_reference(type, m.bytes, m.values);
+  return m;
+}
+
+std::vector<float> random_rows(std::int64_t rows, std::int64_t in, RandomStream& random) {
+  std::vector<float> x(static_cast<std::size_t>(rows * in));
+  for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
+  return x;
+}
+
+/// |error| of a float32 sum of n products is at most n * eps * sum |w x|, whatever the order.
+void expect_close(const Matrix& m, const std::vector<float>& x, std::int64_t rows, const std::vector<float>& y) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t o = 0; o < m.out; ++o) {
+      double sum = 0, magnitude = 0;
+      for (std::int64_t i = 0; i < m.in; ++i) {
+        const double product = static_cast<double>(m.values[static_cast<std::size_t>(o * m.in + i)]) *
+                               x[static_cast<std::size_t>(r * m.in + i)];
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double bound = static_cast<double>(m.in) * 0x1.0p-24 * magnitude;
+      ASSERT_NEAR(y[static_cast<std::size_t>(r * m.out + o)], sum, bound)
+          << gguf_type_info(m.type).name << " rows " << rows << " row " << r << " output " << o;
+    }
+  }
+}
+
+TEST(QuantizedLinear, EqualsTheProductForEveryTypeAndRowCount) {
+  RandomStream random(17);
+  for (const GgufType type : kAllTypes) {
+    const std::int64_t block = gguf_type_info(type).block;
+    for (const std::int64_t in : {block * 3, block == 1 ? std::int64_t{67} : block}) {
+      const Matrix m = random_matrix(type, 11, in, random);
+      for (const std::int64_t rows : {1, 2, 3, 4, 5, 9}) {
+        const auto x = random_rows(rows, in, random);
+        std::vector<float> y(static_cast<std::size_t>(rows * m.out), -1e9f);
+        quantized_linear(type, m.bytes, m.out, in, x, rows, y);
+        expect_close(m, x, rows, y);
+      }
+    }
+  }
+}
+
+TEST(QuantizedLinear, EveryInstructionSetAgrees) {
+  std::size_t sets = 0;
+  const GgufSimd* const* all = gguf_simd_all(sets);
+  RandomStream random(23);
+  for (const GgufType type : kAllTypes) {
+    const std::int64_t in = 512;
+    const Matrix m = random_matrix(type, 1, in, random);
+    const auto x = random_rows(4, in, random);
+    for (std::size_t s = 0; s < sets; ++s) {
+      for (int rows = 1; rows <= 4; ++rows) {
+        std::vector<float> y(static_cast<std::size_t>(rows));
+        all[s]->dot(type, reinterpret_cast<const std::uint8_t*>(m.bytes.data()),
+                    static_cast<std::size_t>(in / gguf_type_info(type).block), x.data(), static_cast<std::size_t>(in),
+                    rows, y.data(), 1);
+        expect_close(m, x, rows, y);
+      }
+    }
+  }
+}
+
+TEST(QuantizedLinear, DoesNotDependOnTheThreadCount) {
+  RandomStream random(29);
+  const Matrix m = random_matrix(GgufType::kQ4_0, 1024, 256, random);
+  const auto x = random_rows(6, 256, random);
+  const int threads = at::get_num_threads();
+  for (const std::int64_t rows : {3, 6}) {
+    const std::span<const float> part(x.data(), static_cast<std::size_t>(rows * 256));
+    std::vector<float> one(static_cast<std::size_t>(rows * m.out)), many(one.size());
+    at::set_num_threads(1);
+    quantized_linear(m.type, m.bytes, m.out, 256, part, rows, one);
+    at::set_num_threads(threads);
+    quantized_linear(m.type, m.bytes, m.out, 256, part, rows, many);
+    EXPECT_EQ(one, many);
+  }
+}
+
+TEST(QuantizedLinear, EmptySizes) {
+  std::vector<float> y(3, 7.0f);
+  quantized_linear(GgufType::kQ8_0, {}, 0, 32, std::vector<float>(32), 1, {});
+  quantized_linear(GgufType::kF32, {}, 3, 0, {}, 1, y);
+  EXPECT_EQ(y, std::vector<float>(3, 0.0f));
+  quantized_linear(GgufType::kF32, std::vector<std::byte>(4 * 6), 2, 3, {}, 0, {});
+}
+
+TEST(QuantizedLinear, WrongSizesAreOurBug) {
+  const std::vector<std::byte> weight(34 * 2);
+  const std::vector<float> x(32);
+  std::vector<float> y(2);
+  EXPECT_NO_THROW(quantized_linear(GgufType::kQ8_0, weight, 2, 32, x, 1, y));
+  EXPECT_THROW(quantized_linear(GgufType::kQ8_0, weight, 3, 32, x, 1, y), Error);
+  EXPECT_THROW(quantized_linear(GgufType::kQ8_0, weight, 2, 31, x, 1, y), Error);
+  EXPECT_THROW(quantized_linear(GgufType::kQ8_0, weight, 2, 32, x, 2, y), Error);
+}
+
+}  // namespace
+}  // namespace espalier

@@ -1,0 +1,37 @@
+// Row-wise pieces of the softmax over a vocabulary that arrives in chunks. Internal.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace espalier {
+
+/// Running log-sum-exp of each row, and the logit of its target, over vocabulary chunks in ascending order.
+class RowSoftmax {
+ public:
+  /// `targets` [rows] int64, all within the vocabulary; `device` of the logits to come.
+  RowSoftmax(const at::Tensor& targets, at::Device device);
+  /// `logits` [rows, count] of columns first..first+count-1; float32 or bfloat16.
+  void add(const at::Tensor& logits, std::int64_t first);
+  /// [rows] float32 each.
+  at::Tensor log_sum_exp() const;
+  at::Tensor nll() const;
+
+ private:
+  at::Tensor targets_;
+  at::Tensor max_, sum_, picked_;  // [rows]; sum in float64
+};
+
+/// `logits` [rows, count] float32 of columns first..: becomes (softmax - onehot(target)) * scale in place.
+void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp, const at::Tensor& targets, std::int64_t first, double scale);
+
+/// Indices of the rows whose target is not -100. Error(kInput) for a target outside the vocabulary.
+at::Tensor unmasked_rows(const at::Tensor& targets, std::int64_t vocab);
+
+// Loops of cpu.cpp over one row.
+void lse_row_f32(const float* logits, std::int64_t count, float* max, double* sum);
+void softmax_gradient_row_f32(float* logits, std::int64_t count, float log_sum_exp, float scale);
+
+}  // namespace espalier
