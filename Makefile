@@ -30,8 +30,8 @@ test:
 	@tools/test.sh
 
 parity:
-	@if [ -n "$${PARITY_PYTHON:-}" ]; then tools/setup.sh build; else tools/setup.sh build parity; fi
-	@tools/build.sh espalier make_tiny_model
+	@if [ -n "$${PARITY_PYTHON:-}" ]; then tools/setup.sh build demo; else tools/setup.sh build demo parity; fi
+	@tools/build.sh
 	@tests/parity/run.sh
 
 bench: setup

@@ -22,7 +22,8 @@ install(TARGETS espalier RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 install(TARGETS ${modules} espalier_torch espalier_fmt EXPORT espalier_targets
         ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/espalier/" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/espalier"
-        FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN "testdata" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN "*_testing.h" EXCLUDE
+        PATTERN "testdata" EXCLUDE)
 install(EXPORT espalier_targets NAMESPACE espalier:: DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/espalier")
 configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/espalier-config.cmake.in"
                               "${CMAKE_BINARY_DIR}/install/espalier-config.cmake"

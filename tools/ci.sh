@@ -22,12 +22,20 @@ cd "$(dirname "$0")/.." || exit 6
 root=$PWD
 export ESPALIER_DATA=${ESPALIER_DATA:-$root/../shared/data}
 
-our_files() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r f; do [ -f "$f" ] && printf '%s\n' "$f"; done; }
+our_files() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r f; do if [ -f "$f" ]; then printf '%s\n' "$f"; fi; done; }
+
+configure() {  # PRESET [CMAKE OPTIONS]
+  local folder=build-$1
+  mkdir -p "$folder"
+  cmake --preset "$@" > "$folder/configure.log" 2>&1 || { tail -n 20 "$folder/configure.log"; return 1; }
+}
 
 step_format() {
   command -v clang-format > /dev/null || { echo "clang-format 14 is missing: apt-get install clang-format"; return 6; }
-  our_files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r clang-format --dry-run --Werror 2>&1 | grep -E 'error:' | cut -d: -f1 | sort | uniq -c |
-    awk '{ print $2 ": " $1 " places; clang-format -i " $2; bad = 1 } END { exit bad }'
+  local found
+  found=$(our_files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -r clang-format --dry-run --Werror 2>&1 | grep -E ': error:' |
+    cut -d: -f1 | sort | uniq -c | awk '{ print $2 ": " $1 " places; clang-format -i " $2 }')
+  [ -z "$found" ] || { printf '%s\n' "$found"; return 1; }
 }
 
 step_layers() { python3 tools/check_layers.py && python3 -B tools/checks_test.py 2>&1 | tail -n 3; }
@@ -43,14 +51,12 @@ step_test() { tools/test.sh; }
 step_parity() { make --no-print-directory parity; }
 
 step_clang() {
-  cmake --preset clang > build-clang.log 2>&1 || { tail -n 20 build-clang.log; return 1; }
-  mv build-clang.log build-clang/configure.log
+  configure clang || return 1
   nice -n 2 ninja -C build-clang espalier espalier_libraries
 }
 
 step_asan() {
-  cmake --preset asan > build-asan.log 2>&1 || { tail -n 20 build-asan.log; return 1; }
-  mv build-asan.log build-asan/configure.log
+  configure asan || return 1
   nice -n 2 ninja -C build-asan && ctest --preset asan -j "$(nproc)"
 }
 
@@ -58,9 +64,7 @@ step_cuda-compile() {
   local nvcc=${CUDA_HOME:-/usr/local/cuda}/bin/nvcc
   command -v nvcc > /dev/null && nvcc=$(command -v nvcc)
   [ -x "$nvcc" ] || { echo "nvcc of CUDA 13 is missing"; return 6; }
-  mkdir -p build-cuda-compile
-  cmake --preset cuda-compile -DCMAKE_CUDA_COMPILER="$nvcc" > build-cuda-compile/configure.log 2>&1 ||
-    { tail -n 20 build-cuda-compile/configure.log; return 1; }
+  configure cuda-compile -DCMAKE_CUDA_COMPILER="$nvcc" || return 1
   nice -n 2 ninja -C build-cuda-compile espalier
 }
 
@@ -70,7 +74,7 @@ step_headers() {
   mkdir -p "$out"
   export torch out root
   # shellcheck disable=SC2016  # expanded by the inner shell
-  our_files 'espalier/*.h' | grep -v '_internal\.h$' | xargs -P "$(nproc)" -I{} bash -c '
+  our_files 'espalier/*.h' | grep -vE '_(internal|testing)\.h$' | xargs -P "$(nproc)" -I{} bash -c '
     name=$(printf %s "{}" | tr "/" "_")
     printf "#include \"%s\"\n#include \"%s\"\n" "{}" "{}" > "$out/$name.cpp"
     ${CXX:-c++} -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$root" -isystem "$torch/include" \
@@ -88,8 +92,7 @@ step_docs() {
 }
 
 step_tidy() {
-  cmake --preset tidy > build-tidy.log 2>&1 || { tail -n 20 build-tidy.log; return 1; }
-  mv build-tidy.log build-tidy/configure.log
+  configure tidy || return 1
   nice -n 2 ninja -k 0 -C build-tidy
 }
 

@@ -5,7 +5,12 @@ namespace espalier::cli {
 
 const std::vector<Command>& all_commands() {
   static const std::vector<Command> commands{
+      inspect_command(),
+      finetune_command(),
       eval_command(),
+      generate_command(),
+      verify_command(),
+      report_command(),
       doctor_command(),
       completion_command(),
       man_command(),

@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <set>
 
-#include "apps/cli/commands.h"
-#include "apps/cli/help.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
+
+#include "apps/cli/commands.h"
+#include "apps/cli/help.h"
 
 namespace espalier::cli {
 
@@ -41,9 +42,11 @@ std::string join(const std::vector<std::string>& words) {
 bool is_switch(const Option& option) { return option.type == OptionType::kBoolean; }
 
 bool names_a_file(const Option& option) {
-  static const std::set<std::string> kFiles{"FILE", "DIR", "PATH", "MODEL", "DATASET", "CNN", "IN", "FOLDER"};
+  static const std::set<std::string> kFiles{"FILE",    "DIR", "PATH", "MODEL",
+                                            "DATASET", "CNN", "IN",   "FOLDER"};
   const std::string& shape = option.traits.placeholder;
-  return std::any_of(kFiles.begin(), kFiles.end(), [&](const std::string& word) { return shape.starts_with(word); });
+  return std::any_of(kFiles.begin(), kFiles.end(),
+                     [&](const std::string& word) { return shape.starts_with(word); });
 }
 
 std::vector<std::string> flag_words(const VerbFlags& verb) {
@@ -66,7 +69,8 @@ std::vector<std::string> first_words(const std::vector<VerbFlags>& verbs) {
   return words;
 }
 
-std::vector<std::string> second_words(const std::vector<VerbFlags>& verbs, const std::string& first) {
+std::vector<std::string> second_words(const std::vector<VerbFlags>& verbs,
+                                      const std::string& first) {
   std::vector<std::string> words;
   for (const VerbFlags& verb : verbs)
     if (verb.name.starts_with(first + " ")) words.push_back(verb.name.substr(first.size() + 1));
@@ -77,26 +81,37 @@ std::string bash_script(const std::vector<VerbFlags>& verbs) {
   std::string text =
       "# bash completion of espalier: source <(espalier completion bash)\n"
       "_espalier() {\n"
-      "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} flags=\n"
+      "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} "
+      "verb=${COMP_WORDS[1]} flags=\n"
       "  COMPREPLY=()\n"
-      "  if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi\n";
-  text += format("  if ((COMP_CWORD == 1)); then COMPREPLY=($(compgen -W '{} --help --version' -- \"$cur\")); return; fi\n", join(first_words(verbs)));
+      "  if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then "
+      "prev=${COMP_WORDS[COMP_CWORD-2]}; fi\n";
+  text += format(
+      "  if ((COMP_CWORD == 1)); then COMPREPLY=($(compgen -W '{} --help --version' -- \"$cur\")); "
+      "return; fi\n",
+      join(first_words(verbs)));
   for (const std::string& first : first_words(verbs)) {
     const std::vector<std::string> seconds = second_words(verbs, first);
     if (seconds.empty()) continue;
-    text += format("  if [[ $verb == {} ]]; then\n    if ((COMP_CWORD == 2)); then COMPREPLY=($(compgen -W '{}' -- \"$cur\")); return; fi\n"
-                   "    verb=\"$verb ${{COMP_WORDS[2]}}\"\n  fi\n", first, join(seconds));
+    text += format(
+        "  if [[ $verb == {} ]]; then\n    if ((COMP_CWORD == 2)); then COMPREPLY=($(compgen -W "
+        "'{}' -- \"$cur\")); return; fi\n"
+        "    verb=\"$verb ${{COMP_WORDS[2]}}\"\n  fi\n",
+        first, join(seconds));
   }
   text += "  case \"$verb $prev\" in\n";
   for (const VerbFlags& verb : verbs) {
     for (const Option& option : verb.options) {
       if (!option.traits.choices.empty())
-        text += format("    '{} {}') COMPREPLY=($(compgen -W '{}' -- \"$cur\")); return;;\n", verb.name, option.flag(), join(option.traits.choices));
-      else if (!is_switch(option) && names_a_file(option)) text += format("    '{} {}') return;;\n", verb.name, option.flag());
+        text += format("    '{} {}') COMPREPLY=($(compgen -W '{}' -- \"$cur\")); return;;\n",
+                       verb.name, option.flag(), join(option.traits.choices));
+      else if (!is_switch(option) && names_a_file(option))
+        text += format("    '{} {}') return;;\n", verb.name, option.flag());
     }
   }
   text += "  esac\n  case $verb in\n";
-  for (const VerbFlags& verb : verbs) text += format("    '{}') flags='{}';;\n", verb.name, join(flag_words(verb)));
+  for (const VerbFlags& verb : verbs)
+    text += format("    '{}') flags='{}';;\n", verb.name, join(flag_words(verb)));
   return text +
          "  esac\n"
          "  if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W \"$flags\" -- \"$cur\")); fi\n"
@@ -123,11 +138,14 @@ std::string zsh_text(std::string_view text) {
 std::string zsh_arguments(const VerbFlags& verb) {
   std::string text = "_arguments";
   for (const Option& option : verb.options) {
-    text += format(" \\\n        '{}{}[{}]", option.flag(), is_switch(option) ? "" : "=", zsh_text(option.help));
+    text += format(" \\\n        '{}{}[{}]", option.flag(), is_switch(option) ? "" : "=",
+                   zsh_text(option.help));
     if (!is_switch(option)) {
       text += format(":{}:", zsh_text(value_placeholder(option)));
-      if (!option.traits.choices.empty()) text += format("({})", join(option.traits.choices));
-      else if (names_a_file(option)) text += "_files";
+      if (!option.traits.choices.empty())
+        text += format("({})", join(option.traits.choices));
+      else if (names_a_file(option))
+        text += "_files";
     }
     text += '\'';
   }
@@ -135,27 +153,41 @@ std::string zsh_arguments(const VerbFlags& verb) {
 }
 
 std::string zsh_script(const std::vector<VerbFlags>& verbs) {
-  std::string text = "#compdef espalier\n# zsh completion of espalier: espalier completion zsh > \"${fpath[1]}/_espalier\"\n_espalier() {\n  local -a verbs\n  verbs=(\n";
+  std::string text =
+      "#compdef espalier\n# zsh completion of espalier: espalier completion zsh > "
+      "\"${fpath[1]}/_espalier\"\n_espalier() {\n  local -a verbs\n  verbs=(\n";
   for (const std::string& first : first_words(verbs)) {
-    const auto same = std::find_if(verbs.begin(), verbs.end(), [&](const VerbFlags& verb) { return verb.name == first; });
-    text += format("    '{}:{}'\n", first, zsh_text(same == verbs.end() ? join(second_words(verbs, first)) : same->summary));
+    const auto same = std::find_if(verbs.begin(), verbs.end(),
+                                   [&](const VerbFlags& verb) { return verb.name == first; });
+    text +=
+        format("    '{}:{}'\n", first,
+               zsh_text(same == verbs.end() ? join(second_words(verbs, first)) : same->summary));
   }
-  text += "  )\n  if (( CURRENT == 2 )); then _describe -t verbs verb verbs; return; fi\n  local verb=$words[2]\n  words=(\"${(@)words[2,-1]}\"); (( CURRENT-- ))\n";
+  text +=
+      "  )\n  if (( CURRENT == 2 )); then _describe -t verbs verb verbs; return; fi\n  local "
+      "verb=$words[2]\n  words=(\"${(@)words[2,-1]}\"); (( CURRENT-- ))\n";
   for (const std::string& first : first_words(verbs)) {
     const std::vector<std::string> seconds = second_words(verbs, first);
     if (seconds.empty()) continue;
-    text += format("  if [[ $verb == {} ]]; then\n    if (( CURRENT == 2 )); then compadd {}; return; fi\n    verb=\"$verb $words[2]\"\n"
-                   "    words=(\"${{(@)words[2,-1]}}\"); (( CURRENT-- ))\n  fi\n", first, join(seconds));
+    text += format(
+        "  if [[ $verb == {} ]]; then\n    if (( CURRENT == 2 )); then compadd {}; return; fi\n    "
+        "verb=\"$verb $words[2]\"\n"
+        "    words=(\"${{(@)words[2,-1]}}\"); (( CURRENT-- ))\n  fi\n",
+        first, join(seconds));
   }
   text += "  case $verb in\n";
-  for (const VerbFlags& verb : verbs) text += format("    '{}')\n      {} ;;\n", verb.name, zsh_arguments(verb));
-  return text + "  esac\n}\nif [[ $funcstack[1] == _espalier ]]; then _espalier \"$@\"; else compdef _espalier espalier; fi\n";
+  for (const VerbFlags& verb : verbs)
+    text += format("    '{}')\n      {} ;;\n", verb.name, zsh_arguments(verb));
+  return text +
+         "  esac\n}\nif [[ $funcstack[1] == _espalier ]]; then _espalier \"$@\"; else compdef "
+         "_espalier espalier; fi\n";
 }
 
 std::string fish_condition(const std::string& verb) {
   const std::size_t space = verb.find(' ');
   if (space == std::string::npos) return "__fish_seen_subcommand_from " + verb;
-  return format("__fish_seen_subcommand_from {}; and __fish_seen_subcommand_from {}", verb.substr(0, space), verb.substr(space + 1));
+  return format("__fish_seen_subcommand_from {}; and __fish_seen_subcommand_from {}",
+                verb.substr(0, space), verb.substr(space + 1));
 }
 
 std::string fish_text(std::string_view text) {
@@ -168,18 +200,26 @@ std::string fish_text(std::string_view text) {
 }
 
 std::string fish_script(const std::vector<VerbFlags>& verbs) {
-  std::string text = "# fish completion of espalier: espalier completion fish > ~/.config/fish/completions/espalier.fish\n";
+  std::string text =
+      "# fish completion of espalier: espalier completion fish > "
+      "~/.config/fish/completions/espalier.fish\n";
   for (const std::string& first : first_words(verbs)) {
-    const auto same = std::find_if(verbs.begin(), verbs.end(), [&](const VerbFlags& verb) { return verb.name == first; });
-    text += format("complete -c espalier -n __fish_use_subcommand -f -a {} -d '{}'\n", first, fish_text(same == verbs.end() ? "" : same->summary));
+    const auto same = std::find_if(verbs.begin(), verbs.end(),
+                                   [&](const VerbFlags& verb) { return verb.name == first; });
+    text += format("complete -c espalier -n __fish_use_subcommand -f -a {} -d '{}'\n", first,
+                   fish_text(same == verbs.end() ? "" : same->summary));
     for (const std::string& second : second_words(verbs, first))
-      text += format("complete -c espalier -n '__fish_seen_subcommand_from {}' -f -a {}\n", first, second);
+      text += format("complete -c espalier -n '__fish_seen_subcommand_from {}' -f -a {}\n", first,
+                     second);
   }
   for (const VerbFlags& verb : verbs) {
     for (const Option& option : verb.options) {
-      text += format("complete -c espalier -n '{}' -l {}", fish_condition(verb.name), option.flag().substr(2));
-      if (!option.traits.choices.empty()) text += format(" -x -a '{}'", join(option.traits.choices));
-      else if (!is_switch(option)) text += names_a_file(option) ? " -r" : " -x";
+      text += format("complete -c espalier -n '{}' -l {}", fish_condition(verb.name),
+                     option.flag().substr(2));
+      if (!option.traits.choices.empty())
+        text += format(" -x -a '{}'", join(option.traits.choices));
+      else if (!is_switch(option))
+        text += names_a_file(option) ? " -r" : " -x";
       text += format(" -d '{}'\n", fish_text(option.help));
     }
   }
@@ -192,13 +232,16 @@ struct CompletionOptions {
   template <class V>
   void visit(V&& option) {
     option.group("Shell");
-    option("shell", shell, "whose completion script to print", positional("SHELL") | required() | one_of({"bash", "zsh", "fish"}));
+    option("shell", shell, "whose completion script to print",
+           positional("SHELL") | required() | one_of({"bash", "zsh", "fish"}));
   }
 };
 
 int run_completion(const CompletionOptions& options, Context& context) {
   const std::string script = completion_script(options.shell, all_commands());
-  context.print_result(script, dump_json({{"schema", "espalier.completion/1"}, {"shell", options.shell}, {"text", script}}));
+  context.print_result(
+      script,
+      dump_json({{"schema", "espalier.completion/1"}, {"shell", options.shell}, {"text", script}}));
   return 0;
 }
 
@@ -213,8 +256,9 @@ std::string completion_script(std::string_view shell, const std::vector<Command>
 }
 
 Command completion_command() {
-  Command command = make_command<CompletionOptions>("completion", "Shell", "print a completion script for bash, zsh or fish",
-                                                    run_completion, {"source <(espalier completion bash)"});
+  Command command = make_command<CompletionOptions>(
+      "completion", "Shell", "print a completion script for bash, zsh or fish", run_completion,
+      {"source <(espalier completion bash)"});
   command.hidden = true;
   return command;
 }

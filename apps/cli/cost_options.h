@@ -3,9 +3,10 @@
 
 #include <string>
 
-#include "apps/cli/command.h"
 #include "espalier/base/units.h"
 #include "espalier/options/options.h"
+
+#include "apps/cli/command.h"
 
 namespace espalier::cli {
 
@@ -15,7 +16,8 @@ struct CostOptions {
   template <class V>
   void visit(V&& option) {
     option.group("Cost");
-    option("dry_run", dry_run, "check the inputs, print predicted peak memory, disk use and time, and stop");
+    option("dry_run", dry_run,
+           "check the inputs, print predicted peak memory, disk use and time, and stop");
   }
 };
 
@@ -29,8 +31,10 @@ struct CostEstimate {
 };
 
 /// Prints the prediction as the verb's result: a text table, or with --json
-/// {"schema": "espalier.<verb>/1", "dry_run": true, "predicted_peak_bytes", "predicted_device_bytes",
-/// "predicted_disk_bytes", "predicted_seconds", "plan"}. Warns when memory or disk of `out`'s file system is too small.
-void print_cost(Context& context, const std::string& verb, const CostEstimate& estimate, const std::string& out);
+/// {"schema": "espalier.<verb>/1", "dry_run": true, "predicted_peak_bytes",
+/// "predicted_device_bytes", "predicted_disk_bytes", "predicted_seconds", "plan"}. Warns when
+/// memory or disk of `out`'s file system is too small.
+void print_cost(Context& context, const std::string& verb, const CostEstimate& estimate,
+                const std::string& out);
 
 }  // namespace espalier::cli

@@ -27,10 +27,12 @@ std::string explain_option(std::string_view verb, const OptionList& options, std
 /// "N", "X", "NAME", or the option's own placeholder; "" for booleans.
 std::string value_placeholder(const Option& option);
 
-/// "0 to 0.95; default 0.25", "auto, bi; default auto", "required"; "" when there is nothing to say.
+/// "0 to 0.95; default 0.25", "auto, bi; default auto", "required"; "" when there is nothing to
+/// say.
 std::string value_rule(const Option& option);
 
-/// Lines of at most `width` columns; each but the first is indented by `indent` spaces. Newlines in `text` stay.
+/// Lines of at most `width` columns; each but the first is indented by `indent` spaces. Newlines in
+/// `text` stay.
 std::string wrap(std::string_view text, std::size_t width, std::size_t indent);
 
 /// The note on ranges and on where values come from, under every verb's help and man page.

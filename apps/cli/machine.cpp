@@ -1,9 +1,6 @@
-// Reads /proc, /sys/fs/cgroup and the affinity mask; whatever cannot be read counts as unknown, never as an error.
+// Reads /proc, /sys/fs/cgroup and the affinity mask; whatever cannot be read counts as unknown,
+// never as an error.
 #include "apps/cli/machine.h"
-
-#include <sched.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -12,6 +9,11 @@
 #include <optional>
 #include <sstream>
 #include <string_view>
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <sched.h>
 
 namespace espalier::cli {
 
@@ -43,7 +45,8 @@ std::vector<std::filesystem::path> cgroup_folders() {
   std::ifstream file("/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with("0::/")) continue;
-    for (std::filesystem::path part = line.substr(4); !part.empty(); part = part.parent_path()) folders.push_back(root / part);
+    for (std::filesystem::path part = line.substr(4); !part.empty(); part = part.parent_path())
+      folders.push_back(root / part);
   }
   folders.push_back(root);
   return folders;
@@ -61,14 +64,17 @@ std::optional<std::int64_t> cgroup_cores() {
     if (cores && (!least || *cores < *least)) least = cores;
   };
   for (const std::filesystem::path& folder : cgroup_folders()) {
-    const std::optional<std::string> line = first_line(folder / "cpu.max");  // "max 100000" or "150000 100000"
+    const std::optional<std::string> line =
+        first_line(folder / "cpu.max");  // "max 100000" or "150000 100000"
     if (!line) continue;
     const std::size_t space = line->find(' ');
     const auto quota = number(*line);
-    if (quota && space != std::string::npos) take(quota_cores(*quota, number(std::string_view(*line).substr(space + 1)).value_or(0)));
+    if (quota && space != std::string::npos)
+      take(quota_cores(*quota, number(std::string_view(*line).substr(space + 1)).value_or(0)));
   }
   const auto quota = number_in("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");  // version 1
-  if (quota) take(quota_cores(*quota, number_in("/sys/fs/cgroup/cpu/cpu.cfs_period_us").value_or(0)));
+  if (quota)
+    take(quota_cores(*quota, number_in("/sys/fs/cgroup/cpu/cpu.cfs_period_us").value_or(0)));
   return least;
 }
 
@@ -77,7 +83,8 @@ std::int64_t meminfo(std::string_view key) {
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with(key) || line.size() <= key.size() || line[key.size()] != ':') continue;
     const std::size_t digit = line.find_first_of("0123456789");
-    if (digit != std::string::npos) return number(std::string_view(line).substr(digit)).value_or(0) * 1024;
+    if (digit != std::string::npos)
+      return number(std::string_view(line).substr(digit)).value_or(0) * 1024;
   }
   return 0;
 }
@@ -97,8 +104,10 @@ std::int64_t usable_cores() {
 MemoryFacts memory_facts() {
   MemoryFacts facts{{meminfo("MemTotal")}, {meminfo("MemAvailable")}};
   std::vector<std::pair<std::filesystem::path, std::filesystem::path>> files;  // limit, in use
-  for (const std::filesystem::path& folder : cgroup_folders()) files.emplace_back(folder / "memory.max", folder / "memory.current");
-  files.emplace_back("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
+  for (const std::filesystem::path& folder : cgroup_folders())
+    files.emplace_back(folder / "memory.max", folder / "memory.current");
+  files.emplace_back("/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                     "/sys/fs/cgroup/memory/memory.usage_in_bytes");
   for (const auto& [limit_file, used_file] : files) {
     const auto limit = number_in(limit_file);  // "max" is no number
     if (!limit || *limit <= 0 || *limit >= facts.total.count) continue;
@@ -112,18 +121,22 @@ MemoryFacts memory_facts() {
 Bytes free_disk(const std::filesystem::path& path) {
   std::error_code ignored;
   std::filesystem::path place = std::filesystem::absolute(path, ignored);
-  while (!place.empty() && !std::filesystem::exists(place, ignored) && place != place.parent_path()) place = place.parent_path();
+  while (!place.empty() && !std::filesystem::exists(place, ignored) && place != place.parent_path())
+    place = place.parent_path();
   struct statvfs facts {};
   if (statvfs(place.c_str(), &facts) != 0) return {};
   return {static_cast<std::int64_t>(facts.f_bavail) * static_cast<std::int64_t>(facts.f_frsize)};
 }
 
-bool ProcessorFacts::has(const std::string& flag) const { return std::find(flags.begin(), flags.end(), flag) != flags.end(); }
+bool ProcessorFacts::has(const std::string& flag) const {
+  return std::find(flags.begin(), flags.end(), flag) != flags.end();
+}
 
 ProcessorFacts processor_facts() {
   ProcessorFacts facts;
   std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line) && (facts.model.empty() || facts.flags.empty());) {
+  for (std::string line;
+       std::getline(file, line) && (facts.model.empty() || facts.flags.empty());) {
     const std::size_t colon = line.find(':');
     if (colon == std::string::npos || colon + 2 > line.size()) continue;
     const std::string value = line.substr(std::min(colon + 2, line.size()));
@@ -139,9 +152,12 @@ std::filesystem::path find_program(const std::string& program) {
   const char* path = std::getenv("PATH");
   std::istringstream folders(path ? path : "/usr/local/bin:/usr/bin:/bin");
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::filesystem::path candidate = std::filesystem::path(folder.empty() ? "." : folder) / program;
+    const std::filesystem::path candidate =
+        std::filesystem::path(folder.empty() ? "." : folder) / program;
     std::error_code ignored;
-    if (std::filesystem::is_regular_file(candidate, ignored) && access(candidate.c_str(), X_OK) == 0) return candidate;
+    if (std::filesystem::is_regular_file(candidate, ignored) &&
+        access(candidate.c_str(), X_OK) == 0)
+      return candidate;
   }
   return {};
 }

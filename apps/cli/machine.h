@@ -1,4 +1,5 @@
-// Facts about this machine that the program needs: how many cores it may use, memory, disk, processor.
+// Facts about this machine that the program needs: how many cores it may use, memory, disk,
+// processor.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace espalier::cli {
 
-/// Cores this process may run on: the affinity mask, cut by a cgroup's CPU quota (rounded up). At least 1.
+/// Cores this process may run on: the affinity mask, cut by a cgroup's CPU quota (rounded up). At
+/// least 1.
 std::int64_t usable_cores();
 
 struct MemoryFacts {
@@ -19,7 +21,8 @@ struct MemoryFacts {
 };
 MemoryFacts memory_facts();
 
-/// Free bytes for this user on the file system of `path` or of its nearest existing parent; 0 when unknown.
+/// Free bytes for this user on the file system of `path` or of its nearest existing parent; 0 when
+/// unknown.
 Bytes free_disk(const std::filesystem::path& path);
 
 struct ProcessorFacts {

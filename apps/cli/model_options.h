@@ -1,14 +1,15 @@
 // The MODEL argument and the numeric type it runs in; shared by every verb that opens a decoder.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <string>
 
-#include "apps/cli/command.h"
+#include <ATen/core/Tensor.h>
+
 #include "espalier/io/hf_folder.h"
 #include "espalier/options/options.h"
 #include "espalier/tensor/tensor_view.h"
+
+#include "apps/cli/command.h"
 
 namespace espalier::cli {
 
@@ -19,7 +20,8 @@ struct ModelArgument {
   template <class V>
   void visit(V&& option) {
     option.group("Model");
-    option("model", model, "a model folder, a .gguf file, or org/name in the local Hugging Face cache",
+    option("model", model,
+           "a model folder, a .gguf file, or org/name in the local Hugging Face cache",
            positional("MODEL") | required());
   }
 
@@ -35,9 +37,11 @@ struct ModelOptions {
   template <class V>
   void visit(V&& option) {
     option.group("Model");
-    option("model", model, "a model folder, a .gguf file, or org/name in the local Hugging Face cache",
+    option("model", model,
+           "a model folder, a .gguf file, or org/name in the local Hugging Face cache",
            positional("MODEL") | required());
-    option("dtype", dtype, "type of the computation, whatever type the file has", one_of({"float32", "bfloat16"}));
+    option("dtype", dtype, "type of the computation, whatever type the file has",
+           one_of({"float32", "bfloat16"}));
   }
 
   ModelLocation locate() const { return locate_model(model); }

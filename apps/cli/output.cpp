@@ -1,14 +1,14 @@
 // Writing to the standard descriptors; see output.h.
 #include "apps/cli/output.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "espalier/base/error.h"
 
@@ -33,7 +33,8 @@ void write_stdout(std::string_view text) {
   const int problem = write_all(STDOUT_FILENO, text);
   if (problem == 0) return;
   if (problem == EPIPE) throw BrokenPipe{};
-  throw Error(ErrorKind::kResource, "standard output", std::strerror(problem)).hint("free some space, or send the output elsewhere");
+  throw Error(ErrorKind::kResource, "standard output", std::strerror(problem))
+      .hint("free some space, or send the output elsewhere");
 }
 
 void write_stderr(std::string_view text) {

@@ -13,16 +13,22 @@ struct OutputOptions {
   std::string out;
   bool overwrite = false;
   bool resume = false;
-  /// Not an option: false for verbs whose --out may be left out, as `OutputOptions output{.out_required = false}`.
+  /// Not an option: false for verbs whose --out may be left out, as `OutputOptions
+  /// output{.out_required = false}`.
   bool out_required = true;
 
   template <class V>
   void visit(V&& option) {
     option.group("Output");
-    option("out", out, "where the result goes: a folder, or a file when the result is a GGUF; built in PATH.partial, "
-           "checked, then renamed", placeholder("PATH") | (out_required ? required() : OptionTraits{}));
-    option("overwrite", overwrite, "replace an existing --out (the old one stays until the new one is complete)");
-    option("resume", resume, "go on from an interrupted run's PATH.partial; starts afresh when there is none");
+    option("out", out,
+           "where the result goes: a folder, or a file when the result is a GGUF; built in "
+           "PATH.partial, "
+           "checked, then renamed",
+           placeholder("PATH") | (out_required ? required() : OptionTraits{}));
+    option("overwrite", overwrite,
+           "replace an existing --out (the old one stays until the new one is complete)");
+    option("resume", resume,
+           "go on from an interrupted run's PATH.partial; starts afresh when there is none");
   }
 
   /// How RunFolder and OutputFile should treat an existing --out.

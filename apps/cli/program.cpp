@@ -1,11 +1,16 @@
 // One run of the program, from words to exit code; see program.h.
 #include "apps/cli/program.h"
 
-#include <unistd.h>
-
 #include <csignal>
 
+#include <unistd.h>
+
 #include <ATen/Parallel.h>
+
+#include "espalier/base/file.h"
+#include "espalier/base/format.h"
+#include "espalier/run/build_info.h"
+#include "espalier/run/console_reporter.h"
 
 #include "apps/cli/failure.h"
 #include "apps/cli/help.h"
@@ -14,10 +19,6 @@
 #include "apps/cli/parse.h"
 #include "apps/cli/recipe.h"
 #include "apps/cli/resolve.h"
-#include "espalier/base/file.h"
-#include "espalier/base/format.h"
-#include "espalier/run/build_info.h"
-#include "espalier/run/console_reporter.h"
 
 namespace espalier::cli {
 
@@ -29,7 +30,8 @@ std::string version_text() {
   const BuildInfo& info = build_info();
   std::string text = format("espalier {}", info.version);
   if (!info.commit.empty()) text += format(" ({})", info.commit);
-  return text + format("\nlibtorch {}\n", info.libtorch_version.empty() ? "of unknown version" : info.libtorch_version);
+  return text + format("\nlibtorch {}\n", info.libtorch_version.empty() ? "of unknown version"
+                                                                        : info.libtorch_version);
 }
 
 std::vector<std::string> command_names(const std::vector<Command>& commands) {
@@ -52,7 +54,8 @@ class ResultPrinter {
   void operator()(const std::string& text, const std::string& json) {
     ESPALIER_ASSERT(!printed_);
     printed_ = true;
-    if (!json_file_.empty()) write_file_atomically(json_file_, json.ends_with('\n') ? json : json + '\n');
+    if (!json_file_.empty())
+      write_file_atomically(json_file_, json.ends_with('\n') ? json : json + '\n');
     std::string out = json_ ? json : text;
     if (!out.empty() && out.back() != '\n') out += '\n';
     write_stdout(out);
@@ -64,18 +67,19 @@ class ResultPrinter {
   bool printed_ = false;
 };
 
-int run_verb(const Command::Instance& instance, const CommonOptions& common, const std::string& command_line,
-             const std::string& recipe) {
+int run_verb(const Command::Instance& instance, const CommonOptions& common,
+             const std::string& command_line, const std::string& recipe) {
   at::set_num_threads(static_cast<int>(common.threads > 0 ? common.threads : usable_cores()));
   const StopToken& stop = install_signal_stop();
-  const std::unique_ptr<Reporter> reporter =
-      make_console_reporter(parse_progress_style(common.progress), parse_log_level(common.log_level));
+  const std::unique_ptr<Reporter> reporter = make_console_reporter(
+      parse_progress_style(common.progress), parse_log_level(common.log_level));
   ResultPrinter printer(common.json, common.save_json);
   Context context{common, *reporter, stop, command_line, recipe, std::ref(printer)};
   return instance.run(context);
 }
 
-int run_command(const Command& command, const std::vector<std::string>& words, const std::string& command_line, bool& debug) {
+int run_command(const Command& command, const std::vector<std::string>& words,
+                const std::string& command_line, bool& debug) {
   const Command::Instance instance = command.make();
   CommonOptions common;
   const OptionList options = all_options(instance, common);
@@ -124,7 +128,8 @@ bool run_without_verb(const std::vector<std::string>& arguments, int& exit_code)
   } else if (first == "help") {
     print_verb_help(*find_command(commands, {arguments.begin() + 1, arguments.end()}).command);
   } else if (first.starts_with('-')) {
-    throw Error(ErrorKind::kUsage, first, "stands before the verb").hint("write espalier VERB [flags]; `espalier --help` lists the verbs");
+    throw Error(ErrorKind::kUsage, first, "stands before the verb")
+        .hint("write espalier VERB [flags]; `espalier --help` lists the verbs");
   } else {
     return false;
   }
@@ -137,8 +142,10 @@ int run_words(const std::vector<std::string>& arguments, bool& debug) {
   const FoundCommand found = find_command(all_commands(), arguments);
   std::vector<std::string> all{"espalier"};
   all.insert(all.end(), arguments.begin(), arguments.end());
-  return run_command(*found.command, {arguments.begin() + static_cast<std::ptrdiff_t>(found.words), arguments.end()},
-                     shell_quoted(all), debug);
+  return run_command(
+      *found.command,
+      {arguments.begin() + static_cast<std::ptrdiff_t>(found.words), arguments.end()},
+      shell_quoted(all), debug);
 }
 
 }  // namespace
@@ -146,11 +153,13 @@ int run_words(const std::vector<std::string>& arguments, bool& debug) {
 OptionList all_options(const Command::Instance& instance, CommonOptions& common) {
   OptionList options = instance.list;
   OptionList more = describe(common);
-  options.insert(options.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  options.insert(options.end(), std::make_move_iterator(more.begin()),
+                 std::make_move_iterator(more.end()));
   return options;
 }
 
-FoundCommand find_command(const std::vector<Command>& commands, const std::vector<std::string>& arguments) {
+FoundCommand find_command(const std::vector<Command>& commands,
+                          const std::vector<std::string>& arguments) {
   const std::string& first = arguments.front();
   if (arguments.size() > 1) {
     const std::string two = first + " " + arguments[1];
@@ -160,7 +169,8 @@ FoundCommand find_command(const std::vector<Command>& commands, const std::vecto
   std::vector<std::string> names, seconds;
   for (const Command& command : commands) {
     if (command.name == first) return {&command, 1};
-    if (command.name.starts_with(first + " ")) seconds.push_back(command.name.substr(first.size() + 1));
+    if (command.name.starts_with(first + " "))
+      seconds.push_back(command.name.substr(first.size() + 1));
     if (!command.hidden) names.push_back(command.name);
   }
   if (!seconds.empty()) {
@@ -172,11 +182,13 @@ FoundCommand find_command(const std::vector<Command>& commands, const std::vecto
   }
   const std::string near = nearest(first, names);
   throw Error(ErrorKind::kUsage, first, "unknown verb")
-      .hint(near.empty() ? "`espalier --help` lists the verbs" : format("did you mean `espalier {}`?", near));
+      .hint(near.empty() ? "`espalier --help` lists the verbs"
+                         : format("did you mean `espalier {}`?", near));
 }
 
 std::string shell_quoted(const std::vector<std::string>& words) {
-  constexpr std::string_view kSafe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,+@%";
+  constexpr std::string_view kSafe =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,+@%";
   std::string line;
   for (const std::string& word : words) {
     if (!line.empty()) line += ' ';

@@ -1,4 +1,5 @@
-// The program behind main(): finds the verb, parses, runs, prints, and turns failures into exit codes.
+// The program behind main(): finds the verb, parses, runs, prints, and turns failures into exit
+// codes.
 #pragma once
 
 #include <string>
@@ -18,7 +19,8 @@ struct FoundCommand {
   const Command* command = nullptr;
   std::size_t words = 0;
 };
-FoundCommand find_command(const std::vector<Command>& commands, const std::vector<std::string>& arguments);
+FoundCommand find_command(const std::vector<Command>& commands,
+                          const std::vector<std::string>& arguments);
 
 /// One line that a POSIX shell reads back as these words.
 std::string shell_quoted(const std::vector<std::string>& words);

@@ -1,13 +1,16 @@
-// Verbs, quoting, failures, help, man pages and completion, for the sample verb and for every real one.
+// Verbs, quoting, failures, help, man pages and completion, for the sample verb and for every real
+// one.
 #include "apps/cli/program.h"
-
-#include <gtest/gtest.h>
 
 #include <filesystem>
 #include <new>
 #include <set>
 
+#include <gtest/gtest.h>
+
 #include <c10/util/Exception.h>
+
+#include "espalier/base/json_internal.h"
 
 #include "apps/cli/completion.h"
 #include "apps/cli/failure.h"
@@ -17,7 +20,6 @@
 #include "apps/cli/parse.h"
 #include "apps/cli/recipe.h"
 #include "apps/cli/sample_options_internal.h"
-#include "espalier/base/json_internal.h"
 
 namespace espalier::cli {
 namespace {
@@ -25,9 +27,11 @@ namespace {
 int run_nothing(const SampleOptions&, Context&) { return 0; }
 
 std::vector<Command> sample_commands() {
-  return {make_command<SampleOptions>("prune", "Shrink", "remove layers; it's [safe]: really", run_nothing, {"espalier prune M --out O"}),
-          make_command<SampleOptions>("graph train", "Graphs", "train on a graph", run_nothing),
-          make_command<SampleOptions>("graph predict", "Graphs", "predict on a graph", run_nothing)};
+  return {
+      make_command<SampleOptions>("prune", "Shrink", "remove layers; it's [safe]: really",
+                                  run_nothing, {"espalier prune M --out O"}),
+      make_command<SampleOptions>("graph train", "Graphs", "train on a graph", run_nothing),
+      make_command<SampleOptions>("graph predict", "Graphs", "predict on a graph", run_nothing)};
 }
 
 std::string find_failure(const std::vector<std::string>& words) {
@@ -48,16 +52,20 @@ TEST(FindCommand, OneAndTwoWords) {
   EXPECT_EQ(found.words, 2u);
   EXPECT_EQ(find_failure({"prnue"}), "prnue: unknown verb | did you mean `espalier prune`?");
   EXPECT_EQ(find_failure({"xyzzy"}), "xyzzy: unknown verb | `espalier --help` lists the verbs");
-  EXPECT_EQ(find_failure({"graph"}), "graph: needs one of: train, predict | write `espalier graph train`");
-  EXPECT_EQ(find_failure({"graph", "predcit"}), "graph: needs one of: train, predict | write `espalier graph predict`");
+  EXPECT_EQ(find_failure({"graph"}),
+            "graph: needs one of: train, predict | write `espalier graph train`");
+  EXPECT_EQ(find_failure({"graph", "predcit"}),
+            "graph: needs one of: train, predict | write `espalier graph predict`");
 }
 
 TEST(ShellQuoted, ReadsBack) {
-  EXPECT_EQ(shell_quoted({"espalier", "prune", "a b", "it's", "", "--remove=1,2"}), "espalier prune 'a b' 'it'\\''s' '' --remove=1,2");
+  EXPECT_EQ(shell_quoted({"espalier", "prune", "a b", "it's", "", "--remove=1,2"}),
+            "espalier prune 'a b' 'it'\\''s' '' --remove=1,2");
   EXPECT_EQ(shell_quoted({"$(rm)", "*", "a;b"}), "'$(rm)' '*' 'a;b'");
 }
 
-// ---- failures ------------------------------------------------------------------------------------------------------
+// ---- failures
+// ------------------------------------------------------------------------------------------------------
 
 template <class Thrower>
 Failure failure_of(Thrower&& thrower, bool debug = false) {
@@ -70,14 +78,17 @@ Failure failure_of(Thrower&& thrower, bool debug = false) {
 }
 
 TEST(DescribeFailure, EveryKindHasItsExitCode) {
-  for (const ErrorKind kind : {ErrorKind::kUsage, ErrorKind::kInput, ErrorKind::kUnsupported, ErrorKind::kResource,
-                               ErrorKind::kEnvironment, ErrorKind::kInternal}) {
+  for (const ErrorKind kind :
+       {ErrorKind::kUsage, ErrorKind::kInput, ErrorKind::kUnsupported, ErrorKind::kResource,
+        ErrorKind::kEnvironment, ErrorKind::kInternal}) {
     const Failure failure = failure_of([&] { throw Error(kind, "x", "is wrong").hint("mend it"); });
     EXPECT_EQ(failure.exit_code, static_cast<int>(kind));
     EXPECT_EQ(failure.text, "error: x: is wrong\n  hint:  mend it\n");
   }
   EXPECT_EQ(failure_of([] { throw std::bad_alloc(); }).exit_code, 5);
-  EXPECT_EQ(failure_of([] { throw Interrupted{"checkpoint at step 3; go on with --resume"}; }).exit_code, 130);
+  EXPECT_EQ(
+      failure_of([] { throw Interrupted{"checkpoint at step 3; go on with --resume"}; }).exit_code,
+      130);
   EXPECT_EQ(failure_of([] { throw Interrupted{"step 3"}; }).text, "interrupted: step 3\n");
   EXPECT_EQ(failure_of([] { throw Interrupted{}; }).text, "interrupted: nothing was kept\n");
   EXPECT_EQ(failure_of([] { throw std::runtime_error("odd"); }).exit_code, 70);
@@ -90,7 +101,9 @@ TEST(DescribeFailure, TranslatesLibtorch) {
   EXPECT_EQ(bug.text.substr(0, 35), "error: libtorch: shapes 3 and 4\n  h");
   EXPECT_NE(bug.text.find("please report"), std::string::npos);
   EXPECT_EQ(bug.text.find("frame #"), std::string::npos);
-  const Failure memory = failure_of([] { TORCH_CHECK(false, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"); });
+  const Failure memory = failure_of([] {
+    TORCH_CHECK(false, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes");
+  });
   EXPECT_EQ(memory.exit_code, 5);
   EXPECT_NE(memory.text.find("--dtype bfloat16"), std::string::npos);
   EXPECT_EQ(failure_of([] { TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA"); }).exit_code, 5);
@@ -100,34 +113,42 @@ TEST(DescribeFailure, TranslatesLibtorch) {
 
 TEST(DescribeFailure, FileSystemErrors) {
   const auto thrower = [](std::errc code) {
-    return [code] { throw std::filesystem::filesystem_error("cannot", "/some/where", std::make_error_code(code)); };
+    return [code] {
+      throw std::filesystem::filesystem_error("cannot", "/some/where", std::make_error_code(code));
+    };
   };
   EXPECT_EQ(failure_of(thrower(std::errc::no_space_on_device)).exit_code, 5);
   EXPECT_EQ(failure_of(thrower(std::errc::read_only_file_system)).exit_code, 5);
-  EXPECT_EQ(failure_of(thrower(std::errc::permission_denied)).text.substr(0, 38), "error: /some/where: Permission denied\n");
+  EXPECT_EQ(failure_of(thrower(std::errc::permission_denied)).text.substr(0, 38),
+            "error: /some/where: Permission denied\n");
   EXPECT_EQ(failure_of(thrower(std::errc::invalid_argument)).exit_code, 70);
 }
 
 TEST(DescribeFailure, DebugNamesThePlace) {
   const Failure failure = failure_of([] { throw Error(ErrorKind::kInput, "x", "y"); }, true);
-  EXPECT_NE(failure.text.find("thrown at: apps/cli/program_test.cpp:"), std::string::npos) << failure.text;
+  EXPECT_NE(failure.text.find("thrown at: apps/cli/program_test.cpp:"), std::string::npos)
+      << failure.text;
 }
 
 TEST(DescribeFailure, ControlCharactersAreWrittenOut) {
-  const Failure failure = failure_of([] { throw Error(ErrorKind::kInput, "\x1b[2Jname\r", "is \a odd"); });
+  const Failure failure =
+      failure_of([] { throw Error(ErrorKind::kInput, "\x1b[2Jname\r", "is \a odd"); });
   EXPECT_EQ(failure.text, "error: \\x1b[2Jname\\x0d: is \\x07 odd\n");
 }
 
-// ---- texts ---------------------------------------------------------------------------------------------------------
+// ---- texts
+// ---------------------------------------------------------------------------------------------------------
 
 TEST(Help, ShowsGroupsRangesChoicesDefaults) {
   const Command command = sample_commands().front();
   const Command::Instance instance = command.make();
   CommonOptions common;
   const std::string help = verb_help(command, all_options(instance, common), {100, false});
-  for (const char* part : {"usage: espalier prune MODEL --out PATH [flags]\n", "\nModel\n  MODEL ", "\nWhat\n", "\nOutput\n", "\nCommon\n",
-                           "[1 to 100; default 7]", "[auto, reverse, bi; default auto]", "--no-add-bos", "[required]",
-                           "  $ espalier prune M --out O\n", "a-b includes both ends, a:b is half-open", "[bi, ppl, angular; default bi]"})
+  for (const char* part :
+       {"usage: espalier prune MODEL --out PATH [flags]\n", "\nModel\n  MODEL ", "\nWhat\n",
+        "\nOutput\n", "\nCommon\n", "[1 to 100; default 7]", "[auto, reverse, bi; default auto]",
+        "--no-add-bos", "[required]", "  $ espalier prune M --out O\n",
+        "a-b includes both ends, a:b is half-open", "[bi, ppl, angular; default bi]"})
     EXPECT_NE(help.find(part), std::string::npos) << part << "\n" << help;
   for (std::size_t start = 0, end; start < help.size(); start = end + 1) {
     end = help.find('\n', start);
@@ -140,19 +161,23 @@ TEST(Help, ProgramListsVerbsByGroup) {
   EXPECT_NE(help.find("\nShrink\n  prune "), std::string::npos);
   EXPECT_NE(help.find("\nGraphs\n  graph train "), std::string::npos);
   EXPECT_EQ(help.find('\x1b'), std::string::npos);
-  EXPECT_NE(program_help(sample_commands(), {100, true}).find("\x1b[1mShrink\x1b[0m"), std::string::npos);
+  EXPECT_NE(program_help(sample_commands(), {100, true}).find("\x1b[1mShrink\x1b[0m"),
+            std::string::npos);
 }
 
 TEST(Help, ExplainsOneOption) {
   const Sample sample;
   const std::string text = explain_option("prune", sample.list, "--rho");
-  for (const char* part : {"ratio\n", "share of layers", "flag:     --ratio X", "range:    0 to 0.95", "default:  0.25", "also:     rho"})
+  for (const char* part : {"ratio\n", "share of layers", "flag:     --ratio X",
+                           "range:    0 to 0.95", "default:  0.25", "also:     rho"})
     EXPECT_NE(text.find(part), std::string::npos) << part;
   try {
     explain_option("prune", sample.list, "rato");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.to_string(), "error: --explain: `espalier prune` has no option \"rato\"\n  hint:  did you mean --explain ratio?");
+    EXPECT_EQ(error.to_string(),
+              "error: --explain: `espalier prune` has no option \"rato\"\n  hint:  did you mean "
+              "--explain ratio?");
   }
 }
 
@@ -168,20 +193,27 @@ TEST(Man, EscapesForRoff) {
   EXPECT_EQ(page.substr(0, 22), ".TH \"ESPALIER-PRUNE\" \"");
   EXPECT_NE(page.find("\\fB\\-\\-ratio\\fR \\fIX\\fR"), std::string::npos);
   EXPECT_NE(page.find(".SH \"EXIT STATUS\""), std::string::npos);
-  EXPECT_NE(program_man_page(sample_commands()).find(".BR espalier\\-graph\\-train (1)"), std::string::npos);
+  EXPECT_NE(program_man_page(sample_commands()).find(".BR espalier\\-graph\\-train (1)"),
+            std::string::npos);
 }
 
 TEST(Completion, ListsFlagsAndChoices) {
   const std::vector<Command> commands = sample_commands();
   const std::string bash = completion_script("bash", commands);
   EXPECT_NE(bash.find("compgen -W 'prune graph --help --version'"), std::string::npos);
-  EXPECT_NE(bash.find("'graph train --method') COMPREPLY=($(compgen -W 'auto reverse bi'"), std::string::npos);
-  EXPECT_NE(completion_script("zsh", commands).find("'--method=[layer score]:NAME:(auto reverse bi)'"), std::string::npos);
-  EXPECT_NE(completion_script("zsh", commands).find("it'\\''s \\[safe\\]\\: really"), std::string::npos);
-  EXPECT_NE(completion_script("fish", commands).find("-l method -x -a 'auto reverse bi'"), std::string::npos);
+  EXPECT_NE(bash.find("'graph train --method') COMPREPLY=($(compgen -W 'auto reverse bi'"),
+            std::string::npos);
+  EXPECT_NE(
+      completion_script("zsh", commands).find("'--method=[layer score]:NAME:(auto reverse bi)'"),
+      std::string::npos);
+  EXPECT_NE(completion_script("zsh", commands).find("it'\\''s \\[safe\\]\\: really"),
+            std::string::npos);
+  EXPECT_NE(completion_script("fish", commands).find("-l method -x -a 'auto reverse bi'"),
+            std::string::npos);
 }
 
-// ---- every real verb -----------------------------------------------------------------------------------------------
+// ---- every real verb
+// -----------------------------------------------------------------------------------------------
 
 TEST(AllCommands, OptionsAreWellFormed) {
   std::set<std::string> verbs;
@@ -193,7 +225,8 @@ TEST(AllCommands, OptionsAreWellFormed) {
     const OptionList options = all_options(instance, common);
     std::set<std::string> names;
     for (const Option& option : options) {
-      EXPECT_TRUE(names.insert(option.flag()).second) << command.name << " has two options called " << option.name;
+      EXPECT_TRUE(names.insert(option.flag()).second)
+          << command.name << " has two options called " << option.name;
       for (const std::string& other : option.traits.aliases)
         EXPECT_TRUE(names.insert("--" + other).second) << command.name << ": alias " << other;
       EXPECT_FALSE(option.help.empty()) << command.name << " " << option.name;
@@ -214,8 +247,10 @@ TEST(AllCommands, EveryTextIsMade) {
     const OptionList options = all_options(instance, common);
     EXPECT_GT(verb_help(command, options, {80, false}).size(), 500u);
     EXPECT_GT(verb_man_page(command).size(), 500u);
-    EXPECT_TRUE(parse_json(json_schema(command.name, options), command.name).contains("properties"));
-    for (const Option& option : options) EXPECT_FALSE(explain_option(command.name, options, option.name).empty());
+    EXPECT_TRUE(
+        parse_json(json_schema(command.name, options), command.name).contains("properties"));
+    for (const Option& option : options)
+      EXPECT_FALSE(explain_option(command.name, options, option.name).empty());
     for (const std::string& example : command.examples)
       EXPECT_TRUE(example.starts_with("espalier " + command.name) || command.hidden) << example;
   }

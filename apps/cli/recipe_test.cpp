@@ -1,13 +1,15 @@
 // Recipes: shapes, positions, typing mistakes, hostile files, and the round trip of --print-recipe.
 #include "apps/cli/recipe.h"
 
-#include <gtest/gtest.h>
 #include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "espalier/base/error.h"
+#include "espalier/base/file.h"
 
 #include "apps/cli/resolve.h"
 #include "apps/cli/sample_options_internal.h"
-#include "espalier/base/error.h"
-#include "espalier/base/file.h"
 
 namespace espalier::cli {
 namespace {
@@ -15,7 +17,8 @@ namespace {
 class RecipeTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("espalier_recipe_test_" + std::to_string(getpid()));
+    folder_ = std::filesystem::temp_directory_path() /
+              ("espalier_recipe_test_" + std::to_string(getpid()));
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -35,7 +38,8 @@ class RecipeTest : public ::testing::Test {
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kUsage);
       std::string message = std::string(error.what()) + " | " + error.hint_text();
-      for (std::size_t at; (at = message.find(folder_.string() + "/")) != std::string::npos;) message.erase(at, folder_.string().size() + 1);
+      for (std::size_t at; (at = message.find(folder_.string() + "/")) != std::string::npos;)
+        message.erase(at, folder_.string().size() + 1);
       return message;
     }
     return "accepted";
@@ -47,7 +51,9 @@ class RecipeTest : public ::testing::Test {
 
 TEST_F(RecipeTest, FlatKeys) {
   Sample sample;
-  apply(sample, "model: /models/a b\nratio: 5e-1\nforce: yes\nmetrics: [ppl, angular]\nprompt-text: \"a: b\"\nkeep_last:\nseed: 3\n");
+  apply(sample,
+        "model: /models/a b\nratio: 5e-1\nforce: yes\nmetrics: [ppl, angular]\nprompt-text: \"a: "
+        "b\"\nkeep_last:\nseed: 3\n");
   EXPECT_EQ(sample.options.model, "/models/a b");
   EXPECT_EQ(sample.options.ratio, 0.5);
   EXPECT_TRUE(sample.options.force);
@@ -61,47 +67,69 @@ TEST_F(RecipeTest, FlatKeys) {
 
 TEST_F(RecipeTest, SectionsOfVerbs) {
   Sample sample;
-  apply(sample, "seed: 4\nprune:\n  rho: 0.5\n  metrics: bi, ppl\nfinetune:\n  lr: 1\ngraph_train: {heads: 2}\n");
+  apply(sample,
+        "seed: 4\nprune:\n  rho: 0.5\n  metrics: bi, ppl\nfinetune:\n  lr: 1\ngraph_train: {heads: "
+        "2}\n");
   EXPECT_EQ(sample.options.ratio, 0.5);
   EXPECT_EQ(sample.common.seed, 4);
   EXPECT_EQ(sample.options.metrics, (std::vector<std::string>{"bi", "ppl"}));
 }
 
 TEST_F(RecipeTest, EmptyFilesChangeNothing) {
-  for (const char* text : {"", "# only a comment\n", "---\n", "{}"}) EXPECT_EQ(failure(text), "accepted") << text;
+  for (const char* text : {"", "# only a comment\n", "---\n", "{}"})
+    EXPECT_EQ(failure(text), "accepted") << text;
 }
 
 TEST_F(RecipeTest, UnknownKeyHasPositionAndNearest) {
-  EXPECT_EQ(failure("model: m\n  \nrato: 0.5\n"), "r.yaml:3:1: unknown key \"rato\" | did you mean ratio?");
-  EXPECT_EQ(failure("prune:\n  seed: 1\n  rato: 0.5\n"), "r.yaml:3:3: unknown key \"rato\" | did you mean ratio?");
-  EXPECT_EQ(failure("quantum: 1\n"), "r.yaml:1:1: unknown key \"quantum\" | see `espalier prune --print-recipe` for all keys");
+  EXPECT_EQ(failure("model: m\n  \nrato: 0.5\n"),
+            "r.yaml:3:1: unknown key \"rato\" | did you mean ratio?");
+  EXPECT_EQ(failure("prune:\n  seed: 1\n  rato: 0.5\n"),
+            "r.yaml:3:3: unknown key \"rato\" | did you mean ratio?");
+  EXPECT_EQ(
+      failure("quantum: 1\n"),
+      "r.yaml:1:1: unknown key \"quantum\" | see `espalier prune --print-recipe` for all keys");
 }
 
 TEST_F(RecipeTest, ValuesAreCheckedWhereTheyStand) {
-  EXPECT_EQ(failure("ratio: 1.5\n"), "r.yaml:1:8: ratio: 1.5 is outside the range 0 to 0.95 | the nearest allowed value is ratio: 0.95");
-  EXPECT_EQ(failure("method: revrese"), "r.yaml:1:9: method: \"revrese\" is not one of: auto, reverse, bi | did you mean method: reverse?");
-  EXPECT_NE(failure("ratio: [0.1, 0.2]\n").find("r.yaml:1:8: ratio takes one value, not a list"), std::string::npos);
-  EXPECT_NE(failure("ratio: {a: 1}\n").find("ratio takes one value, not a mapping"), std::string::npos);
+  EXPECT_EQ(failure("ratio: 1.5\n"),
+            "r.yaml:1:8: ratio: 1.5 is outside the range 0 to 0.95 | the nearest allowed value is "
+            "ratio: 0.95");
+  EXPECT_EQ(failure("method: revrese"),
+            "r.yaml:1:9: method: \"revrese\" is not one of: auto, reverse, bi | did you mean "
+            "method: reverse?");
+  EXPECT_NE(failure("ratio: [0.1, 0.2]\n").find("r.yaml:1:8: ratio takes one value, not a list"),
+            std::string::npos);
+  EXPECT_NE(failure("ratio: {a: 1}\n").find("ratio takes one value, not a mapping"),
+            std::string::npos);
   EXPECT_NE(failure("metrics: [[bi]]\n").find("not a plain value"), std::string::npos);
 }
 
 TEST_F(RecipeTest, ProblemsAreReportedTogether) {
   const std::string message = failure("rato: 1\ncount: 0\nseed: x\n");
   EXPECT_NE(message.find("r.yaml: 3 problems:"), std::string::npos) << message;
-  EXPECT_NE(message.find("- r.yaml:1:1: unknown key \"rato\" (did you mean ratio?)"), std::string::npos) << message;
-  EXPECT_NE(message.find("- r.yaml:2:8: count: 0 is outside the range 1 to 100"), std::string::npos) << message;
-  EXPECT_NE(message.find("- r.yaml:3:7: seed: \"x\" is not a whole number"), std::string::npos) << message;
+  EXPECT_NE(message.find("- r.yaml:1:1: unknown key \"rato\" (did you mean ratio?)"),
+            std::string::npos)
+      << message;
+  EXPECT_NE(message.find("- r.yaml:2:8: count: 0 is outside the range 1 to 100"), std::string::npos)
+      << message;
+  EXPECT_NE(message.find("- r.yaml:3:7: seed: \"x\" is not a whole number"), std::string::npos)
+      << message;
 }
 
 TEST_F(RecipeTest, DuplicatesAreRefused) {
-  EXPECT_EQ(failure("ratio: 0.1\nratio: 0.2\n"), "r.yaml:2:1: \"ratio\" is given twice, first at 1:1 | keep one of them");
-  EXPECT_EQ(failure("ratio: 0.1\nprune: {rho: 0.2}\n"), "r.yaml:2:9: \"rho\" is given twice, first at 1:1 | keep one of them");
-  EXPECT_EQ(failure("keep_last: 1\nkeep-last: 2\n"), "r.yaml:2:1: \"keep-last\" is given twice, first at 1:1 | keep one of them");
-  EXPECT_NE(failure("prune: {seed: 1}\nprune: {count: 2}\n").find("\"prune\" is given twice"), std::string::npos);
+  EXPECT_EQ(failure("ratio: 0.1\nratio: 0.2\n"),
+            "r.yaml:2:1: \"ratio\" is given twice, first at 1:1 | keep one of them");
+  EXPECT_EQ(failure("ratio: 0.1\nprune: {rho: 0.2}\n"),
+            "r.yaml:2:9: \"rho\" is given twice, first at 1:1 | keep one of them");
+  EXPECT_EQ(failure("keep_last: 1\nkeep-last: 2\n"),
+            "r.yaml:2:1: \"keep-last\" is given twice, first at 1:1 | keep one of them");
+  EXPECT_NE(failure("prune: {seed: 1}\nprune: {count: 2}\n").find("\"prune\" is given twice"),
+            std::string::npos);
 }
 
 TEST_F(RecipeTest, RecipesDoNotChooseRecipes) {
-  EXPECT_EQ(failure("recipe: other.yaml\n"), "r.yaml:1:1: \"recipe\" cannot stand in a recipe | give --recipe on the command line");
+  EXPECT_EQ(failure("recipe: other.yaml\n"),
+            "r.yaml:1:1: \"recipe\" cannot stand in a recipe | give --recipe on the command line");
   EXPECT_NE(failure("set: [a=b]\n").find("cannot stand in a recipe"), std::string::npos);
 }
 
@@ -172,13 +200,15 @@ TEST_F(RecipeTest, PrintedRecipesReadBackEqual) {
   EXPECT_EQ(recipe_text("prune", again.list), recipe_text("prune", untouched.list));
 }
 
-// ---- precedence ----------------------------------------------------------------------------------------------------
+// ---- precedence
+// ----------------------------------------------------------------------------------------------------
 
 TEST_F(RecipeTest, FlagBeatsSetBeatsRecipeBeatsDefault) {
   Sample sample;
   const std::string recipe = file("ratio: 0.1\ncount: 11\nmethod: bi\n");
   const ParsedArguments parsed = parse_arguments(
-      "prune", sample.list, {"--ratio", "0.3", "--set", "ratio=0.2", "--set", "count=12", "--recipe", recipe, "m"});
+      "prune", sample.list,
+      {"--ratio", "0.3", "--set", "ratio=0.2", "--set", "count=12", "--recipe", recipe, "m"});
   const std::set<std::string> given = resolve_options("prune", {"prune"}, sample.list, parsed);
   EXPECT_EQ(sample.options.ratio, 0.3);
   EXPECT_EQ(sample.options.count, 12);
@@ -190,8 +220,10 @@ TEST_F(RecipeTest, FlagBeatsSetBeatsRecipeBeatsDefault) {
 
 TEST_F(RecipeTest, RepeatedFlags) {
   Sample sample;
-  const ParsedArguments parsed = parse_arguments(
-      "prune", sample.list, {"--count", "3", "--count", "4", "--metrics", "ppl", "--metrics", "bi,angular", "--set", "prompt_text=a=b,c"});
+  const ParsedArguments parsed =
+      parse_arguments("prune", sample.list,
+                      {"--count", "3", "--count", "4", "--metrics", "ppl", "--metrics",
+                       "bi,angular", "--set", "prompt_text=a=b,c"});
   resolve_options("prune", {}, sample.list, parsed);
   EXPECT_EQ(sample.options.count, 4);
   EXPECT_EQ(sample.options.metrics, (std::vector<std::string>{"ppl", "bi", "angular"}));
@@ -201,7 +233,8 @@ TEST_F(RecipeTest, RepeatedFlags) {
 std::string set_failure(const std::string& assignment) {
   Sample sample;
   try {
-    resolve_options("prune", {}, sample.list, parse_arguments("prune", sample.list, {"--set", assignment}));
+    resolve_options("prune", {}, sample.list,
+                    parse_arguments("prune", sample.list, {"--set", assignment}));
   } catch (const Error& error) {
     return error.to_string();
   }
@@ -209,11 +242,31 @@ std::string set_failure(const std::string& assignment) {
 }
 
 TEST(Resolve, SetNamesKeyAndPlace) {
-  EXPECT_EQ(set_failure("rato=1"), "error: --set: unknown key \"rato\"\n  hint:  did you mean --set ratio=1?");
-  EXPECT_EQ(set_failure("ratio"), "error: --set: \"ratio\" is not of the form key=value\n  hint:  write --set key=value");
+  EXPECT_EQ(set_failure("rato=1"),
+            "error: --set: unknown key \"rato\"\n  hint:  did you mean --set ratio=1?");
+  EXPECT_EQ(set_failure("ratio"),
+            "error: --set: \"ratio\" is not of the form key=value\n  hint:  write --set key=value");
   EXPECT_EQ(set_failure("ratio=7"),
-            "error: --ratio: 7 is outside the range 0 to 0.95\n  while: applying --set ratio=7\n  hint:  the nearest allowed value is --ratio=0.95");
+            "error: --ratio: 7 is outside the range 0 to 0.95\n  while: applying --set ratio=7\n  "
+            "hint:  the nearest allowed value is --ratio=0.95");
   EXPECT_NE(set_failure("recipe=x").find("unknown key"), std::string::npos);
+}
+
+TEST(Resolve, WrongValuesAreReportedTogether) {
+  Sample sample;
+  try {
+    resolve_options(
+        "prune", {}, sample.list,
+        parse_arguments("prune", sample.list, {"--ratio", "2", "--count=x", "--set", "rato=1"}));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "espalier prune: 3 problems:\n  - --set: unknown key \"rato\" (did you mean --set "
+              "ratio=1?)\n"
+              "  - --count: \"x\" is not a whole number (write digits only, such as --count=4)\n"
+              "  - --ratio: 2 is outside the range 0 to 0.95 (the nearest allowed value is "
+              "--ratio=0.95)");
+  }
 }
 
 TEST(Resolve, RequiredOptions) {
@@ -222,7 +275,8 @@ TEST(Resolve, RequiredOptions) {
     check_required("prune", sample.list);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "espalier prune: 2 problems:\n  - MODEL is missing\n  - --out is missing");
+    EXPECT_STREQ(error.what(),
+                 "espalier prune: 2 problems:\n  - MODEL is missing\n  - --out is missing");
   }
   sample.options.model = "m";
   try {

@@ -7,10 +7,11 @@ namespace espalier {
 namespace {
 
 TEST(Error, PrintsSubjectContextAndHintInOrder) {
-  const Error error = Error(ErrorKind::kInput, "config.json", "num_hidden_layers is 32, but 24 layers are there")
-                          .during("checking a")
-                          .during("loading b")
-                          .hint("pass --set num_hidden_layers=24");
+  const Error error =
+      Error(ErrorKind::kInput, "config.json", "num_hidden_layers is 32, but 24 layers are there")
+          .during("checking a")
+          .during("loading b")
+          .hint("pass --set num_hidden_layers=24");
   EXPECT_EQ(error.to_string(),
             "error: config.json: num_hidden_layers is 32, but 24 layers are there\n"
             "  while: checking a\n"
@@ -46,7 +47,9 @@ TEST(Error, CallersAddContextOnTheWayUp) {
   }
 }
 
-TEST(ProblemList, EmptyDoesNotThrow) { EXPECT_NO_THROW(ProblemList(ErrorKind::kInput, "x").throw_if_any("hint")); }
+TEST(ProblemList, EmptyDoesNotThrow) {
+  EXPECT_NO_THROW(ProblemList(ErrorKind::kInput, "x").throw_if_any("hint"));
+}
 
 TEST(ProblemList, OneProblemIsTheMessage) {
   ProblemList problems(ErrorKind::kInput, "index");

@@ -1,9 +1,9 @@
 // Whole-file reading and atomic writing.
 #include "espalier/base/file.h"
 
-#include <gtest/gtest.h>
-
 #include <cerrno>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/temp_folder_internal.h"
@@ -60,8 +60,10 @@ TEST(File, FullDiskHasAHint) {
   const Error full = error_of([] { throw_write_error("/x", ENOSPC); });
   EXPECT_EQ(full.kind(), ErrorKind::kResource);
   EXPECT_NE(full.hint_text().find("free some space"), std::string::npos);
-  EXPECT_NE(error_of([] { throw_write_error("/x", EDQUOT); }).hint_text().find("free some space"), std::string::npos);
-  EXPECT_NE(error_of([] { throw_write_error("/x", EROFS); }).hint_text().find("--out"), std::string::npos);
+  EXPECT_NE(error_of([] { throw_write_error("/x", EDQUOT); }).hint_text().find("free some space"),
+            std::string::npos);
+  EXPECT_NE(error_of([] { throw_write_error("/x", EROFS); }).hint_text().find("--out"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 // Digests against published values.
 #include "espalier/base/hash.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/temp_folder_internal.h"
@@ -42,7 +42,8 @@ TEST(FastHash, DoesNotDependOnHowBytesArrive) {
   const std::string bytes(100'000, 'q');
   FastHash whole, parts;
   whole.add(bytes);
-  for (std::size_t at = 0; at < bytes.size(); at += 777) parts.add(std::string_view(bytes).substr(at, 777));
+  for (std::size_t at = 0; at < bytes.size(); at += 777)
+    parts.add(std::string_view(bytes).substr(at, 777));
   EXPECT_EQ(whole.hex(), parts.hex());
   parts.add("x");
   EXPECT_NE(whole.hex(), parts.hex());

@@ -1,8 +1,8 @@
 // JSON with positions in errors and bounded nesting.
-#include <gtest/gtest.h>
-
 #include <limits>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
@@ -23,7 +23,8 @@ std::string error_of(const std::string& text) {
 
 TEST(Json, KeepsTheOrderOfKeys) {
   EXPECT_EQ(dump_json(parse_json(R"({"b":1,"a":[true,null],"c":{"z":1.5}})", "x")),
-            "{\n  \"b\": 1,\n  \"a\": [\n    true,\n    null\n  ],\n  \"c\": {\n    \"z\": 1.5\n  }\n}\n");
+            "{\n  \"b\": 1,\n  \"a\": [\n    true,\n    null\n  ],\n  \"c\": {\n    \"z\": 1.5\n  "
+            "}\n}\n");
 }
 
 TEST(Json, ErrorsNameLineAndColumn) {

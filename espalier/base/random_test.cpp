@@ -1,11 +1,11 @@
 // Streams: fixed values (equal on every platform), independence of names, uniformity.
 #include "espalier/base/random.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <set>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 
@@ -21,8 +21,9 @@ TEST(RandomStream, IsSplitMix64) {
 }
 
 TEST(StreamSeed, EveryPartMatters) {
-  const std::set<std::uint64_t> seeds{stream_seed(1, "a"),       stream_seed(2, "a"),    stream_seed(1, "b"),
-                                      stream_seed(1, "a", 1),    stream_seed(1, "a", 0, 1), stream_seed(1, "a", 1, 1)};
+  const std::set<std::uint64_t> seeds{stream_seed(1, "a"),       stream_seed(2, "a"),
+                                      stream_seed(1, "b"),       stream_seed(1, "a", 1),
+                                      stream_seed(1, "a", 0, 1), stream_seed(1, "a", 1, 1)};
   EXPECT_EQ(seeds.size(), 6u);
   EXPECT_EQ(stream_seed(1, "a", 2, 3), stream_seed(1, "a", 2, 3));
 }

@@ -1,9 +1,9 @@
 // How quantities read.
 #include "espalier/base/units.h"
 
-#include <gtest/gtest.h>
-
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace espalier {
 namespace {

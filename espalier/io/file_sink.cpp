@@ -1,11 +1,11 @@
 // POSIX writing and copying.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
@@ -15,8 +15,9 @@
 namespace espalier {
 namespace {
 
-// Small enough for the second-level cache, where the copied bytes wait to be hashed and written; large enough that
-// system calls do not count. Measured against copy_file_range in docs/formats/safetensors.md.
+// Small enough for the second-level cache, where the copied bytes wait to be hashed and written;
+// large enough that system calls do not count. Measured against copy_file_range in
+// docs/formats/safetensors.md.
 constexpr std::size_t kChunk = std::size_t{512} << 10;
 
 }  // namespace
@@ -53,7 +54,9 @@ void FileSink::write(std::span<const std::byte> bytes) {
   }
 }
 
-void FileSink::write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+void FileSink::write(std::string_view text) {
+  write(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 void FileSink::write_zeros(std::uint64_t count) {
   static constexpr std::array<std::byte, 4096> kZeros{};
@@ -70,13 +73,17 @@ void FileSink::copy(const MappedFile& source, std::uint64_t offset, std::uint64_
   std::uint64_t done = 0;
   while (done < size) {
     const std::size_t want = std::min<std::uint64_t>(kChunk, size - done);
-    const ssize_t got = ::pread(source.descriptor(), buffer_.get(), want, static_cast<off_t>(offset + done));
+    const ssize_t got =
+        ::pread(source.descriptor(), buffer_.get(), want, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw Error(ErrorKind::kInput, source.path().string(), format("read error: {}", std::strerror(errno)));
-    if (got == 0) {
+    if (got < 0)
       throw Error(ErrorKind::kInput, source.path().string(),
-                  format("ended at byte {} while being copied, although it had {} bytes when it was opened",
-                         offset + done, source.size()))
+                  format("read error: {}", std::strerror(errno)));
+    if (got == 0) {
+      throw Error(
+          ErrorKind::kInput, source.path().string(),
+          format("ended at byte {} while being copied, although it had {} bytes when it was opened",
+                 offset + done, source.size()))
           .hint("another program changed the file; run again when it is done");
     }
     hash_.add(std::span<const std::byte>(buffer_.get(), static_cast<std::size_t>(got)));

@@ -19,7 +19,9 @@ struct SplitName {
   std::string prefix;  // up to and without "-00002-of-00003.gguf"
   std::uint64_t number = 0, count = 0;
 
-  std::string sibling(std::uint64_t index) const { return format("{}-{:05}-of-{:05}.gguf", prefix, index, count); }
+  std::string sibling(std::uint64_t index) const {
+    return format("{}-{:05}-of-{:05}.gguf", prefix, index, count);
+  }
 };
 
 std::optional<SplitName> parse_split_name(const std::string& name) {
@@ -56,18 +58,21 @@ GgufArray number_array(GgufValueType type, std::span<const Number> values) {
   return array;
 }
 
-std::uint64_t uint_of(const std::vector<std::pair<std::string, GgufValue>>& metadata, std::string_view key) {
+std::uint64_t uint_of(const std::vector<std::pair<std::string, GgufValue>>& metadata,
+                      std::string_view key) {
   for (const auto& [name, value] : metadata) {
     if (name != key) continue;
     if (const auto* number = std::get_if<std::uint64_t>(&value.value)) return *number;
-    if (const auto* number = std::get_if<std::int64_t>(&value.value); number != nullptr && *number >= 0) {
+    if (const auto* number = std::get_if<std::int64_t>(&value.value);
+        number != nullptr && *number >= 0) {
       return static_cast<std::uint64_t>(*number);
     }
   }
   return 0;
 }
 
-void add_tensors(GgufHeader& header, const std::shared_ptr<const MappedFile>& file, std::vector<GgufTensor>& tensors) {
+void add_tensors(GgufHeader& header, const std::shared_ptr<const MappedFile>& file,
+                 std::vector<GgufTensor>& tensors) {
   for (GgufTensorInfo& info : header.tensors) {
     GgufTensor tensor;
     tensor.name = std::move(info.name);
@@ -80,12 +85,14 @@ void add_tensors(GgufHeader& header, const std::shared_ptr<const MappedFile>& fi
 }
 
 /// The other parts of a split file, in order. The first part's metadata stands for all.
-void add_siblings(const std::filesystem::path& folder, const SplitName& split, std::vector<GgufTensor>& tensors) {
+void add_siblings(const std::filesystem::path& folder, const SplitName& split,
+                  std::vector<GgufTensor>& tensors) {
   ProblemList problems(ErrorKind::kInput, (folder / split.sibling(1)).string());
   for (std::uint64_t i = 2; i <= split.count; ++i) {
     const std::filesystem::path path = folder / split.sibling(i);
     if (!std::filesystem::exists(path)) {
-      problems.add(format("part {} of {} is missing: {}", i, split.count, path.filename().string()));
+      problems.add(
+          format("part {} of {} is missing: {}", i, split.count, path.filename().string()));
       continue;
     }
     const auto file = MappedFile::open(path);
@@ -93,8 +100,9 @@ void add_siblings(const std::filesystem::path& folder, const SplitName& split, s
     const std::uint64_t number = uint_of(header.metadata, "split.no");
     const std::uint64_t count = uint_of(header.metadata, "split.count");
     if (number != i - 1 || count != split.count) {
-      problems.add(format("{} says it is part {} of {} (split.no, split.count), expected part {} of {}",
-                          path.filename().string(), number + 1, count, i, split.count));
+      problems.add(
+          format("{} says it is part {} of {} (split.no, split.count), expected part {} of {}",
+                 path.filename().string(), number + 1, count, i, split.count));
     }
     add_tensors(header, file, tensors);
   }
@@ -123,7 +131,8 @@ GgufValue GgufValue::f32s(std::span<const float> v) {
 
 std::int64_t GgufTensor::numel() const {
   std::int64_t count = 1;
-  for (const std::int64_t size : shape) ESPALIER_ASSERT(!__builtin_mul_overflow(count, size, &count));
+  for (const std::int64_t size : shape)
+    ESPALIER_ASSERT(!__builtin_mul_overflow(count, size, &count));
   return count;
 }
 
@@ -131,14 +140,17 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
   const auto split = parse_split_name(path.filename().string());
   GgufFile result;
   result.path_ = path;
-  if (split && split->count > 1 && split->number != 1) result.path_ = path.parent_path() / split->sibling(1);
+  if (split && split->count > 1 && split->number != 1)
+    result.path_ = path.parent_path() / split->sibling(1);
   const auto file = MappedFile::open(result.path_);
   GgufHeader header = parse_gguf_header(file->bytes(), result.path_.string());
   const std::uint64_t parts = uint_of(header.metadata, "split.count");
   if (parts > 1 && (!split || split->count != parts)) {
-    throw Error(ErrorKind::kInput, result.path_.string(),
-                format("is one of {} parts (split.count), but is not named like \"model-00001-of-{:05}.gguf\"", parts,
-                       parts))
+    throw Error(
+        ErrorKind::kInput, result.path_.string(),
+        format(
+            "is one of {} parts (split.count), but is not named like \"model-00001-of-{:05}.gguf\"",
+            parts, parts))
         .hint("give the parts their original names back");
   }
   result.alignment_ = header.alignment;
@@ -148,8 +160,8 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
     add_siblings(result.path_.parent_path(), *split, result.tensors_);
     if (expected != 0 && expected != result.tensors_.size()) {
       throw Error(ErrorKind::kInput, result.path_.string(),
-                  format("promises {} tensors (split.tensors.count), but its {} parts hold {}", expected, parts,
-                         result.tensors_.size()));
+                  format("promises {} tensors (split.tensors.count), but its {} parts hold {}",
+                         expected, parts, result.tensors_.size()));
     }
   }
   for (auto& entry : header.metadata) {
@@ -179,13 +191,14 @@ const GgufValue* GgufFile::find(std::string_view key) const {
 
 namespace {
 
-[[noreturn]] void wrong_type(const std::filesystem::path& path, std::string_view key, const GgufValue& value,
-                             std::string_view expected) {
+[[noreturn]] void wrong_type(const std::filesystem::path& path, std::string_view key,
+                             const GgufValue& value, std::string_view expected) {
   std::string found(type_name_of(value));
   if (const auto* array = std::get_if<GgufArray>(&value.value)) {
     found = format("an array of {} {}", array->count, gguf_value_type_name(array->element_type));
   }
-  throw Error(ErrorKind::kInput, path.string(), format("the key \"{}\" is {}, expected {}", key, found, expected));
+  throw Error(ErrorKind::kInput, path.string(),
+              format("the key \"{}\" is {}, expected {}", key, found, expected));
 }
 
 }  // namespace
@@ -194,7 +207,8 @@ std::optional<std::uint64_t> GgufFile::get_uint(std::string_view key) const {
   const GgufValue* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (const auto* number = std::get_if<std::uint64_t>(&value->value)) return *number;
-  if (const auto* number = std::get_if<std::int64_t>(&value->value); number != nullptr && *number >= 0) {
+  if (const auto* number = std::get_if<std::int64_t>(&value->value);
+      number != nullptr && *number >= 0) {
     return static_cast<std::uint64_t>(*number);
   }
   wrong_type(path_, key, *value, "an integer >= 0");
@@ -204,8 +218,10 @@ std::optional<double> GgufFile::get_float(std::string_view key) const {
   const GgufValue* value = find(key);
   if (value == nullptr) return std::nullopt;
   if (const auto* number = std::get_if<double>(&value->value)) return *number;
-  if (const auto* number = std::get_if<std::uint64_t>(&value->value)) return static_cast<double>(*number);
-  if (const auto* number = std::get_if<std::int64_t>(&value->value)) return static_cast<double>(*number);
+  if (const auto* number = std::get_if<std::uint64_t>(&value->value))
+    return static_cast<double>(*number);
+  if (const auto* number = std::get_if<std::int64_t>(&value->value))
+    return static_cast<double>(*number);
   wrong_type(path_, key, *value, "a number");
 }
 
@@ -242,15 +258,32 @@ std::optional<std::vector<std::int64_t>> GgufFile::get_ints(std::string_view key
   numbers.reserve(array->count);
   switch (array->element_type) {
     case GgufValueType::kU8:
-    case GgufValueType::kBool: append_numbers<std::int64_t, std::uint8_t>(array->raw, numbers); break;
-    case GgufValueType::kI8: append_numbers<std::int64_t, std::int8_t>(array->raw, numbers); break;
-    case GgufValueType::kU16: append_numbers<std::int64_t, std::uint16_t>(array->raw, numbers); break;
-    case GgufValueType::kI16: append_numbers<std::int64_t, std::int16_t>(array->raw, numbers); break;
-    case GgufValueType::kU32: append_numbers<std::int64_t, std::uint32_t>(array->raw, numbers); break;
-    case GgufValueType::kI32: append_numbers<std::int64_t, std::int32_t>(array->raw, numbers); break;
-    case GgufValueType::kU64: append_numbers<std::int64_t, std::uint64_t>(array->raw, numbers); break;
-    case GgufValueType::kI64: append_numbers<std::int64_t, std::int64_t>(array->raw, numbers); break;
-    default: wrong_type(path_, key, *value, "an array of integers");
+    case GgufValueType::kBool:
+      append_numbers<std::int64_t, std::uint8_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kI8:
+      append_numbers<std::int64_t, std::int8_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kU16:
+      append_numbers<std::int64_t, std::uint16_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kI16:
+      append_numbers<std::int64_t, std::int16_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kU32:
+      append_numbers<std::int64_t, std::uint32_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kI32:
+      append_numbers<std::int64_t, std::int32_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kU64:
+      append_numbers<std::int64_t, std::uint64_t>(array->raw, numbers);
+      break;
+    case GgufValueType::kI64:
+      append_numbers<std::int64_t, std::int64_t>(array->raw, numbers);
+      break;
+    default:
+      wrong_type(path_, key, *value, "an array of integers");
   }
   return numbers;
 }
@@ -273,7 +306,8 @@ std::optional<std::vector<double>> GgufFile::get_floats(std::string_view key) co
 std::string GgufFile::architecture() const {
   auto name = get_string("general.architecture");
   if (!name || name->empty()) {
-    throw Error(ErrorKind::kInput, path_.string(), "has no key \"general.architecture\": not a language model?");
+    throw Error(ErrorKind::kInput, path_.string(),
+                "has no key \"general.architecture\": not a language model?");
   }
   return *std::move(name);
 }

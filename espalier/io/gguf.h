@@ -22,18 +22,32 @@ namespace espalier {
 
 /// The value types of the format, with its own numbers.
 enum class GgufValueType : std::uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12
 };
 
-/// An array value: all elements of one type. Numbers keep their raw little-endian bytes; strings are stored as such.
+/// An array value: all elements of one type. Numbers keep their raw little-endian bytes; strings
+/// are stored as such.
 struct GgufArray {
   GgufValueType element_type = GgufValueType::kU8;
   std::uint64_t count = 0;
-  std::string raw;                    // numeric elements, count * size bytes
-  std::vector<std::string> strings;   // when element_type == kString
+  std::string raw;                   // numeric elements, count * size bytes
+  std::vector<std::string> strings;  // when element_type == kString
 };
 
-/// One metadata value. Integers of any width sit in u64/i64; `type` keeps the width for writing back unchanged.
+/// One metadata value. Integers of any width sit in u64/i64; `type` keeps the width for writing
+/// back unchanged.
 struct GgufValue {
   GgufValueType type = GgufValueType::kU32;
   std::variant<std::uint64_t, std::int64_t, double, bool, std::string, GgufArray> value;
@@ -47,7 +61,8 @@ struct GgufValue {
   static GgufValue f32s(std::span<const float> v);
 };
 
-/// A tensor of the file. `shape` is in row-major order as libtorch sees it (outermost first): the format's dims reversed.
+/// A tensor of the file. `shape` is in row-major order as libtorch sees it (outermost first): the
+/// format's dims reversed.
 struct GgufTensor {
   std::string name;
   GgufType type = GgufType::kF32;
@@ -60,10 +75,11 @@ struct GgufTensor {
 
 class GgufFile {
  public:
-  /// Maps and validates; all lengths are bounded by the file size before anything is allocated. Any part of a split
-  /// model (`-00001-of-0000N.gguf`) opens all of them as one: tensors in part order, the first part's metadata without
-  /// its `split.*` keys. Throws Error(kInput) with file offset and tensor or key name,
-  /// Error(kUnsupported) for versions and tensor types we do not have.
+  /// Maps and validates; all lengths are bounded by the file size before anything is allocated. Any
+  /// part of a split model (`-00001-of-0000N.gguf`) opens all of them as one: tensors in part
+  /// order, the first part's metadata without its `split.*` keys. Throws Error(kInput) with file
+  /// offset and tensor or key name, Error(kUnsupported) for versions and tensor types we do not
+  /// have.
   static GgufFile open(const std::filesystem::path& path);
 
   /// In file order; keys are unique.
@@ -80,7 +96,8 @@ class GgufFile {
   std::optional<bool> get_bool(std::string_view key) const;
   std::optional<std::string> get_string(std::string_view key) const;
   std::optional<std::vector<std::string>> get_strings(std::string_view key) const;
-  std::optional<std::vector<std::int64_t>> get_ints(std::string_view key) const;    // array of any integer type
+  std::optional<std::vector<std::int64_t>> get_ints(
+      std::string_view key) const;  // array of any integer type
   std::optional<std::vector<double>> get_floats(std::string_view key) const;
 
   /// general.architecture, e.g. "llama".
@@ -101,11 +118,13 @@ struct GgufTensorPlan {
   std::vector<std::int64_t> shape;  // row-major, as in GgufTensor
 };
 
-/// Writes a GGUF v3 file front to back with O(1) memory, as SafetensorsWriter does. A `general.alignment` among the
-/// metadata wins over `alignment`; another alignment than 32 adds that key.
+/// Writes a GGUF v3 file front to back with O(1) memory, as SafetensorsWriter does. A
+/// `general.alignment` among the metadata wins over `alignment`; another alignment than 32 adds
+/// that key.
 class GgufWriter {
  public:
-  GgufWriter(const std::filesystem::path& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
+  GgufWriter(const std::filesystem::path& path,
+             const std::vector<std::pair<std::string, GgufValue>>& metadata,
              std::vector<GgufTensorPlan> plan, std::uint64_t alignment = 32);
   ~GgufWriter();
   GgufWriter(const GgufWriter&) = delete;

@@ -1,4 +1,5 @@
-// Fuzz target: whatever bytes a GGUF header holds, the parser returns something consistent or throws Error.
+// Fuzz target: whatever bytes a GGUF header holds, the parser returns something consistent or
+// throws Error.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -40,12 +41,34 @@ Input one_of_everything(std::uint32_t version) {
   b.text("a.i64").number<std::uint32_t>(11).number<std::int64_t>(-5);
   b.text("a.bool").number<std::uint32_t>(7).number<std::uint8_t>(1);
   b.text("a.f64").number<std::uint32_t>(12).number(0.25);
-  b.text("tokens").number<std::uint32_t>(9).number<std::uint32_t>(8).number<std::uint64_t>(3).text("a").text("").text("bc");
-  b.text("types").number<std::uint32_t>(9).number<std::uint32_t>(5).number<std::uint64_t>(2).number(1).number(-1);
-  b.text("token_embd.weight").number<std::uint32_t>(2).number<std::uint64_t>(32).number<std::uint64_t>(2);
+  b.text("tokens")
+      .number<std::uint32_t>(9)
+      .number<std::uint32_t>(8)
+      .number<std::uint64_t>(3)
+      .text("a")
+      .text("")
+      .text("bc");
+  b.text("types")
+      .number<std::uint32_t>(9)
+      .number<std::uint32_t>(5)
+      .number<std::uint64_t>(2)
+      .number(1)
+      .number(-1);
+  b.text("token_embd.weight")
+      .number<std::uint32_t>(2)
+      .number<std::uint64_t>(32)
+      .number<std::uint64_t>(2);
   b.number<std::uint32_t>(8).number<std::uint64_t>(0);  // Q8_0, 68 bytes
-  b.text("norm").number<std::uint32_t>(1).number<std::uint64_t>(4).number<std::uint32_t>(0).number<std::uint64_t>(128);
-  b.text("none").number<std::uint32_t>(1).number<std::uint64_t>(0).number<std::uint32_t>(0).number<std::uint64_t>(192);
+  b.text("norm")
+      .number<std::uint32_t>(1)
+      .number<std::uint64_t>(4)
+      .number<std::uint32_t>(0)
+      .number<std::uint64_t>(128);
+  b.text("none")
+      .number<std::uint32_t>(1)
+      .number<std::uint64_t>(0)
+      .number<std::uint32_t>(0)
+      .number<std::uint64_t>(192);
   return b.with_data(64, 192);
 }
 
@@ -61,10 +84,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const auto header = espalier::parse_gguf_header(bytes, "fuzz");
     for (const auto& tensor : header.tensors) {
-      if (tensor.bytes > 0 && (tensor.begin > size || tensor.bytes > size - tensor.begin)) inconsistent();
+      if (tensor.bytes > 0 && (tensor.begin > size || tensor.bytes > size - tensor.begin))
+        inconsistent();
       std::int64_t numel = 1;
       for (const std::int64_t dim : tensor.shape) numel *= dim;
-      if (espalier::gguf_bytes(tensor.type, numel) != static_cast<std::int64_t>(tensor.bytes)) inconsistent();
+      if (espalier::gguf_bytes(tensor.type, numel) != static_cast<std::int64_t>(tensor.bytes))
+        inconsistent();
     }
   } catch (const espalier::Error& error) {
     if (error.kind() == espalier::ErrorKind::kInternal) inconsistent();
@@ -75,5 +100,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 extern "C" void espalier_fuzz_seeds(std::vector<Input>& seeds) {
   seeds.push_back(one_of_everything(3));
   seeds.push_back(one_of_everything(2));
-  seeds.push_back(Builder().number<std::uint32_t>(3).number<std::uint64_t>(0).number<std::uint64_t>(0).with_data(1, 0));
+  seeds.push_back(Builder()
+                      .number<std::uint32_t>(3)
+                      .number<std::uint64_t>(0)
+                      .number<std::uint64_t>(0)
+                      .with_data(1, 0));
 }

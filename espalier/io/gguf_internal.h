@@ -16,8 +16,8 @@ namespace espalier {
 struct GgufTensorInfo {
   std::string name;
   GgufType type = GgufType::kF32;
-  std::vector<std::int64_t> shape;       // row-major
-  std::uint64_t begin = 0, bytes = 0;    // absolute in the file
+  std::vector<std::int64_t> shape;     // row-major
+  std::uint64_t begin = 0, bytes = 0;  // absolute in the file
 };
 
 struct GgufHeader {
@@ -27,7 +27,8 @@ struct GgufHeader {
   std::vector<GgufTensorInfo> tensors;
 };
 
-/// Validates everything that GgufFile::open promises for one file. `bytes` is the whole file; only the header is read.
+/// Validates everything that GgufFile::open promises for one file. `bytes` is the whole file; only
+/// the header is read.
 GgufHeader parse_gguf_header(std::span<const std::byte> bytes, std::string_view source);
 
 /// "f32", "array": for messages.

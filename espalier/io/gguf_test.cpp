@@ -30,7 +30,8 @@ struct Builder {
   Builder& header(std::uint64_t tensors, std::uint64_t keys, std::uint32_t version = 3) {
     return u32(version).u64(tensors).u64(keys);
   }
-  Builder& tensor(const std::string& name, std::vector<std::uint64_t> dims, std::uint32_t type, std::uint64_t offset) {
+  Builder& tensor(const std::string& name, std::vector<std::uint64_t> dims, std::uint32_t type,
+                  std::uint64_t offset) {
     text(name).u32(static_cast<std::uint32_t>(dims.size()));
     for (const std::uint64_t dim : dims) u64(dim);
     return u32(type).u64(offset);
@@ -113,7 +114,8 @@ TEST(Gguf, CountsAndLengthsAreBoundedByTheFile) {
                        "key 1 of 1 needs 9223372036854775808 bytes"));
   Builder array;
   array.header(0, 1).text("k").u32(9).u32(4).u64(1ull << 62).data(40);
-  EXPECT_TRUE(contains(open_error(array).what(), "\"k\" claims 4611686018427387904 elements of type u32"));
+  EXPECT_TRUE(
+      contains(open_error(array).what(), "\"k\" claims 4611686018427387904 elements of type u32"));
   Builder strings;
   strings.header(0, 1).text("k").u32(9).u32(8).u64(100).data(40);
   EXPECT_TRUE(contains(open_error(strings).what(), "claims 100 elements of type string"));
@@ -121,49 +123,64 @@ TEST(Gguf, CountsAndLengthsAreBoundedByTheFile) {
 }
 
 TEST(Gguf, BadMetadataIsNamed) {
-  EXPECT_TRUE(contains(open_error(Builder().header(0, 1).text("k").u32(13).u64(0)).what(), "value type 13"));
-  EXPECT_TRUE(contains(open_error(Builder().header(0, 1).text("key").u32(7).number<std::uint8_t>(2)).what(),
-                       "\"key\" is a boolean of value 2"));
-  const Error nested = open_error(Builder().header(0, 1).text("k").u32(9).u32(9).u64(1).u64(0).u64(0));
+  EXPECT_TRUE(contains(open_error(Builder().header(0, 1).text("k").u32(13).u64(0)).what(),
+                       "value type 13"));
+  EXPECT_TRUE(
+      contains(open_error(Builder().header(0, 1).text("key").u32(7).number<std::uint8_t>(2)).what(),
+               "\"key\" is a boolean of value 2"));
+  const Error nested =
+      open_error(Builder().header(0, 1).text("k").u32(9).u32(9).u64(1).u64(0).u64(0));
   EXPECT_EQ(nested.kind(), ErrorKind::kUnsupported);
   Builder twice;
   twice.header(0, 2).text("k").u32(4).u32(1).text("k").u32(4).u32(1);
   EXPECT_TRUE(contains(open_error(twice).what(), "the key \"k\" appears twice"));
   for (const std::uint32_t alignment : {0u, 24u, 1u << 31}) {
-    EXPECT_TRUE(contains(open_error(Builder().header(0, 1).text("general.alignment").u32(4).u32(alignment)).what(),
-                         "expected a power of two"));
+    EXPECT_TRUE(contains(
+        open_error(Builder().header(0, 1).text("general.alignment").u32(4).u32(alignment)).what(),
+        "expected a power of two"));
   }
 }
 
 TEST(Gguf, BadTensorsAreNamed) {
-  const Error type = open_error(Builder().header(1, 0).tensor("blk.0.w", {32}, 99, 0).pad().data(64));
+  const Error type =
+      open_error(Builder().header(1, 0).tensor("blk.0.w", {32}, 99, 0).pad().data(64));
   EXPECT_EQ(type.kind(), ErrorKind::kUnsupported);
   EXPECT_TRUE(contains(type.what(), "tensor \"blk.0.w\" has type id 99"));
   EXPECT_TRUE(contains(type.hint_text(), "Q4_K"));
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {33}, 8, 0).pad().data(64)).what(),
-                       "rows of 33 elements, but Q8_0 stores blocks of 32"));
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {1, 1, 1, 1, 1}, 0, 0).pad().data(64)).what(),
-                       "5 dimensions"));
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {1ull << 40, 1ull << 40}, 0, 0).pad()).what(),
-                       "more than 2^63 elements"));
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {1ull << 62}, 0, 0).pad()).what(),
-                       "more than 2^63 bytes"));
+  EXPECT_TRUE(
+      contains(open_error(Builder().header(1, 0).tensor("w", {33}, 8, 0).pad().data(64)).what(),
+               "rows of 33 elements, but Q8_0 stores blocks of 32"));
   EXPECT_TRUE(contains(
-      open_error(Builder().header(2, 0).tensor("w", {1}, 0, 0).tensor("w", {1}, 0, 32).pad().data(64)).what(),
+      open_error(Builder().header(1, 0).tensor("w", {1, 1, 1, 1, 1}, 0, 0).pad().data(64)).what(),
+      "5 dimensions"));
+  EXPECT_TRUE(contains(
+      open_error(Builder().header(1, 0).tensor("w", {1ull << 40, 1ull << 40}, 0, 0).pad()).what(),
+      "more than 2^63 elements"));
+  EXPECT_TRUE(
+      contains(open_error(Builder().header(1, 0).tensor("w", {1ull << 62}, 0, 0).pad()).what(),
+               "more than 2^63 bytes"));
+  EXPECT_TRUE(contains(
+      open_error(
+          Builder().header(2, 0).tensor("w", {1}, 0, 0).tensor("w", {1}, 0, 32).pad().data(64))
+          .what(),
       "\"w\" appears twice"));
 }
 
 TEST(Gguf, OffsetsMustBeAlignedInsideAndApart) {
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {4}, 0, 8).pad().data(64)).what(),
-                       "offset 8, not a multiple of the alignment 32"));
+  EXPECT_TRUE(
+      contains(open_error(Builder().header(1, 0).tensor("w", {4}, 0, 8).pad().data(64)).what(),
+               "offset 8, not a multiple of the alignment 32"));
   const Error cut = open_error(Builder().header(1, 0).tensor("w", {4}, 0, 64).pad().data(72));
   EXPECT_TRUE(contains(cut.what(), "needs 16 bytes at offset 64 of the data"));
   EXPECT_TRUE(contains(cut.what(), "the file holds 72 of data"));
   EXPECT_TRUE(contains(cut.hint_text(), "truncated"));
-  EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", {4}, 0, ~31ull).pad().data(64)).what(),
-                       "needs 16 bytes at offset 18446744073709551584"));
+  EXPECT_TRUE(
+      contains(open_error(Builder().header(1, 0).tensor("w", {4}, 0, ~31ull).pad().data(64)).what(),
+               "needs 16 bytes at offset 18446744073709551584"));
   EXPECT_TRUE(contains(
-      open_error(Builder().header(2, 0).tensor("a", {9}, 0, 0).tensor("b", {1}, 0, 32).pad().data(64)).what(),
+      open_error(
+          Builder().header(2, 0).tensor("a", {9}, 0, 0).tensor("b", {1}, 0, 32).pad().data(64))
+          .what(),
       "tensors \"a\" and \"b\" overlap"));
 }
 
@@ -222,7 +239,8 @@ TEST(Gguf, LookUpsOfAnotherTypeNameBoth) {
   EXPECT_FALSE(file.get_floats("absent").has_value());
   const Error array = error_of([&] { (void)file.get_uint("i32s"); });
   EXPECT_EQ(array.kind(), ErrorKind::kInput);
-  EXPECT_TRUE(contains(array.what(), "the key \"i32s\" is an array of 2 i32, expected an integer >= 0"));
+  EXPECT_TRUE(
+      contains(array.what(), "the key \"i32s\" is an array of 2 i32, expected an integer >= 0"));
   EXPECT_TRUE(contains(error_of([&] { (void)file.get_uint("i8"); }).what(), "is i8"));  // negative
   EXPECT_THROW((void)file.get_string("u8"), Error);
   EXPECT_THROW((void)file.get_bool("u8"), Error);
@@ -241,9 +259,12 @@ TEST(GgufWriter, TensorsRoundTripThroughMemoryFilesAndPieces) {
     std::vector<std::uint8_t> q(3 * 34), f(20);
     for (std::size_t i = 0; i < q.size(); ++i) q[i] = static_cast<std::uint8_t>(i * 7);
     for (std::size_t i = 0; i < f.size(); ++i) f[i] = static_cast<std::uint8_t>(i);
-    const std::vector<GgufTensorPlan> plan{
-        {"q", GgufType::kQ8_0, {3, 32}}, {"f", GgufType::kF32, {5}}, {"e", GgufType::kF16, {0, 4}}, {"p", GgufType::kF32, {5}}};
-    GgufWriter writer(folder / "a.gguf", {{"general.architecture", GgufValue::string("x")}}, plan, alignment);
+    const std::vector<GgufTensorPlan> plan{{"q", GgufType::kQ8_0, {3, 32}},
+                                           {"f", GgufType::kF32, {5}},
+                                           {"e", GgufType::kF16, {0, 4}},
+                                           {"p", GgufType::kF32, {5}}};
+    GgufWriter writer(folder / "a.gguf", {{"general.architecture", GgufValue::string("x")}}, plan,
+                      alignment);
     writer.append(bytes_of(q));
     writer.append(bytes_of(f));
     writer.append(std::span<const std::byte>());
@@ -267,7 +288,9 @@ TEST(GgufWriter, TensorsRoundTripThroughMemoryFilesAndPieces) {
     EXPECT_EQ(file.find_tensor("e")->shape, (std::vector<std::int64_t>{0, 4}));
     for (const GgufTensor& tensor : file.tensors()) {
       if (tensor.data.empty()) continue;
-      EXPECT_EQ(static_cast<std::uint64_t>(tensor.data.data() - tensor.file->bytes().data()) % alignment, 0u);
+      EXPECT_EQ(
+          static_cast<std::uint64_t>(tensor.data.data() - tensor.file->bytes().data()) % alignment,
+          0u);
     }
     // Copied whole, metadata included: the same file again.
     GgufWriter copy(folder / "b.gguf", file.metadata(), plan);
@@ -282,17 +305,28 @@ TEST(GgufWriter, DepartingFromThePlanIsOurBugAndLeavesNothing) {
   const auto kind_of = [&](auto function) { return error_of(function).kind(); };
   {
     GgufWriter writer(folder / "a.gguf", {}, {{"w", GgufType::kF32, {2}}});
-    EXPECT_EQ(kind_of([&] { writer.append(bytes_of(std::vector<float>{1})); }), ErrorKind::kInternal);
+    EXPECT_EQ(kind_of([&] { writer.append(bytes_of(std::vector<float>{1})); }),
+              ErrorKind::kInternal);
     EXPECT_EQ(kind_of([&] { writer.finish(); }), ErrorKind::kInternal);
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "a.gguf"));
-  const auto make = [&](std::vector<std::pair<std::string, GgufValue>> metadata, std::vector<GgufTensorPlan> plan) {
+  const auto make = [&](std::vector<std::pair<std::string, GgufValue>> metadata,
+                        std::vector<GgufTensorPlan> plan) {
     GgufWriter(folder / "b.gguf", metadata, std::move(plan)).finish();
   };
   EXPECT_EQ(kind_of([&] { make({}, {{"w", GgufType::kQ8_0, {33}}}); }), ErrorKind::kInternal);
-  EXPECT_EQ(kind_of([&] { make({}, {{std::string(65, 'w'), GgufType::kF32, {1}}}); }), ErrorKind::kInternal);
-  EXPECT_EQ(kind_of([&] { make({}, {{"w", GgufType::kF32, {1}}, {"w", GgufType::kF32, {1}}}); }), ErrorKind::kInternal);
-  EXPECT_EQ(kind_of([&] { make({{"k", GgufValue::u32(1)}, {"k", GgufValue::u32(1)}}, {}); }), ErrorKind::kInternal);
+  EXPECT_EQ(kind_of([&] {
+              make({}, {{std::string(65, 'w'), GgufType::kF32, {1}}});
+            }),
+            ErrorKind::kInternal);
+  EXPECT_EQ(kind_of([&] {
+              make({}, {{"w", GgufType::kF32, {1}}, {"w", GgufType::kF32, {1}}});
+            }),
+            ErrorKind::kInternal);
+  EXPECT_EQ(kind_of([&] {
+              make({{"k", GgufValue::u32(1)}, {"k", GgufValue::u32(1)}}, {});
+            }),
+            ErrorKind::kInternal);
   GgufValue wide = GgufValue::u32(1);
   wide.value = std::uint64_t{1} << 40;
   EXPECT_TRUE(contains(error_of([&] { make({{"k", wide}}, {}); }).what(), "does not fit"));
@@ -303,7 +337,8 @@ TEST(GgufWriter, DepartingFromThePlanIsOurBugAndLeavesNothing) {
 }
 
 /// Two parts of one model, as the splitting tool of llama.cpp leaves them.
-void write_parts(const TempFolder& folder, std::uint64_t second_number = 1, std::uint64_t total = 2) {
+void write_parts(const TempFolder& folder, std::uint64_t second_number = 1,
+                 std::uint64_t total = 2) {
   const auto u16 = [](std::uint64_t value) {
     GgufValue result;
     result.type = GgufValueType::kU16;
@@ -320,8 +355,8 @@ void write_parts(const TempFolder& folder, std::uint64_t second_number = 1, std:
     metadata.emplace_back("split.no", u16(number == 0 ? 0 : second_number));
     metadata.emplace_back("split.count", u16(2));
     metadata.emplace_back("split.tensors.count", count);
-    GgufWriter writer(folder / (number == 0 ? "m-00001-of-00002.gguf" : "m-00002-of-00002.gguf"), metadata,
-                      {{number == 0 ? "a" : "b", GgufType::kF32, {1}}});
+    GgufWriter writer(folder / (number == 0 ? "m-00001-of-00002.gguf" : "m-00002-of-00002.gguf"),
+                      metadata, {{number == 0 ? "a" : "b", GgufType::kF32, {1}}});
     writer.append(bytes_of(value));
     writer.finish();
   }

@@ -36,7 +36,8 @@ void put_number(std::string& out, const GgufValue& value, std::string_view key) 
   if (number == nullptr) bad_value(key, "GGUF value and its type differ");
   const auto narrow = static_cast<Narrow>(*number);
   if constexpr (std::is_integral_v<Wide>) {
-    if (static_cast<Wide>(narrow) != *number) bad_value(key, format("{} does not fit its GGUF type", *number));
+    if (static_cast<Wide>(narrow) != *number)
+      bad_value(key, format("{} does not fit its GGUF type", *number));
   }
   put(out, narrow);
 }
@@ -45,28 +46,40 @@ void put_array(std::string& out, const GgufArray& array, std::string_view key) {
   put(out, static_cast<std::uint32_t>(array.element_type));
   put<std::uint64_t>(out, array.count);
   if (array.element_type == GgufValueType::kString) {
-    if (array.strings.size() != array.count) bad_value(key, "GGUF array count and its strings differ");
+    if (array.strings.size() != array.count)
+      bad_value(key, "GGUF array count and its strings differ");
     for (const std::string& text : array.strings) put_string(out, text);
     return;
   }
   const std::size_t size = gguf_value_size(array.element_type);
-  if (size == 0 || array.raw.size() != array.count * size) bad_value(key, "GGUF array count and its bytes differ");
+  if (size == 0 || array.raw.size() != array.count * size)
+    bad_value(key, "GGUF array count and its bytes differ");
   out.append(array.raw);
 }
 
 void put_value(std::string& out, const GgufValue& value, std::string_view key) {
   put(out, static_cast<std::uint32_t>(value.type));
   switch (value.type) {
-    case GgufValueType::kU8: return put_number<std::uint8_t, std::uint64_t>(out, value, key);
-    case GgufValueType::kU16: return put_number<std::uint16_t, std::uint64_t>(out, value, key);
-    case GgufValueType::kU32: return put_number<std::uint32_t, std::uint64_t>(out, value, key);
-    case GgufValueType::kU64: return put_number<std::uint64_t, std::uint64_t>(out, value, key);
-    case GgufValueType::kI8: return put_number<std::int8_t, std::int64_t>(out, value, key);
-    case GgufValueType::kI16: return put_number<std::int16_t, std::int64_t>(out, value, key);
-    case GgufValueType::kI32: return put_number<std::int32_t, std::int64_t>(out, value, key);
-    case GgufValueType::kI64: return put_number<std::int64_t, std::int64_t>(out, value, key);
-    case GgufValueType::kF32: return put_number<float, double>(out, value, key);
-    case GgufValueType::kF64: return put_number<double, double>(out, value, key);
+    case GgufValueType::kU8:
+      return put_number<std::uint8_t, std::uint64_t>(out, value, key);
+    case GgufValueType::kU16:
+      return put_number<std::uint16_t, std::uint64_t>(out, value, key);
+    case GgufValueType::kU32:
+      return put_number<std::uint32_t, std::uint64_t>(out, value, key);
+    case GgufValueType::kU64:
+      return put_number<std::uint64_t, std::uint64_t>(out, value, key);
+    case GgufValueType::kI8:
+      return put_number<std::int8_t, std::int64_t>(out, value, key);
+    case GgufValueType::kI16:
+      return put_number<std::int16_t, std::int64_t>(out, value, key);
+    case GgufValueType::kI32:
+      return put_number<std::int32_t, std::int64_t>(out, value, key);
+    case GgufValueType::kI64:
+      return put_number<std::int64_t, std::int64_t>(out, value, key);
+    case GgufValueType::kF32:
+      return put_number<float, double>(out, value, key);
+    case GgufValueType::kF64:
+      return put_number<double, double>(out, value, key);
     case GgufValueType::kBool: {
       const auto* flag = std::get_if<bool>(&value.value);
       if (flag == nullptr) bad_value(key, "GGUF value and its type differ");
@@ -98,18 +111,22 @@ std::uint64_t bytes_of(const GgufTensorPlan& tensor) {
   const std::int64_t row = tensor.shape.empty() ? 1 : tensor.shape.back();
   if (row % info.block != 0) {
     throw Error(ErrorKind::kInternal, tensor.name,
-                format("rows of {} elements cannot be {}, which stores blocks of {}", row, info.name, info.block));
+                format("rows of {} elements cannot be {}, which stores blocks of {}", row,
+                       info.name, info.block));
   }
   return static_cast<std::uint64_t>(gguf_bytes(tensor.type, numel));
 }
 
-void put_tensor_infos(std::string& out, const std::vector<GgufTensorPlan>& plan, std::uint64_t alignment) {
+void put_tensor_infos(std::string& out, const std::vector<GgufTensorPlan>& plan,
+                      std::uint64_t alignment) {
   std::uint64_t offset = 0;
   std::set<std::string_view> names;
   for (const GgufTensorPlan& tensor : plan) {
-    if (!names.insert(tensor.name).second) throw Error(ErrorKind::kInternal, tensor.name, "is planned twice");
+    if (!names.insert(tensor.name).second)
+      throw Error(ErrorKind::kInternal, tensor.name, "is planned twice");
     if (tensor.name.size() > kMaxTensorName || tensor.shape.size() > 4) {
-      throw Error(ErrorKind::kInternal, tensor.name, "GGUF allows names of 64 bytes and 4 dimensions");
+      throw Error(ErrorKind::kInternal, tensor.name,
+                  "GGUF allows names of 64 bytes and 4 dimensions");
     }
     put_string(out, tensor.name);
     put<std::uint32_t>(out, static_cast<std::uint32_t>(tensor.shape.size()));
@@ -132,7 +149,8 @@ struct GgufWriter::State {
   std::size_t next = 0;
 
   void check_next(std::uint64_t size) const {
-    if (next >= plan.size()) throw Error(ErrorKind::kInternal, sink.path().string(), "more tensors than planned");
+    if (next >= plan.size())
+      throw Error(ErrorKind::kInternal, sink.path().string(), "more tensors than planned");
     if (bytes_of(plan[next]) != size) {
       throw Error(ErrorKind::kInternal, plan[next].name,
                   format("got {} bytes, the plan needs {}", size, bytes_of(plan[next])));
@@ -142,8 +160,8 @@ struct GgufWriter::State {
 };
 
 GgufWriter::GgufWriter(const std::filesystem::path& path,
-                       const std::vector<std::pair<std::string, GgufValue>>& metadata, std::vector<GgufTensorPlan> plan,
-                       std::uint64_t alignment) {
+                       const std::vector<std::pair<std::string, GgufValue>>& metadata,
+                       std::vector<GgufTensorPlan> plan, std::uint64_t alignment) {
   bool has_alignment = false;
   std::set<std::string_view> keys;
   for (const auto& [key, value] : metadata) {
@@ -154,7 +172,8 @@ GgufWriter::GgufWriter(const std::filesystem::path& path,
     alignment = *number;
     has_alignment = true;
   }
-  if (!std::has_single_bit(alignment)) bad_value(kAlignmentKey, format("{} is not a power of two", alignment));
+  if (!std::has_single_bit(alignment))
+    bad_value(kAlignmentKey, format("{} is not a power of two", alignment));
   const bool add_alignment = !has_alignment && alignment != kDefaultAlignment;
 
   std::string header = "GGUF";
@@ -192,7 +211,8 @@ void GgufWriter::append(const GgufTensor& source) {
   if (source.file == nullptr || source.data.empty()) {
     state_->sink.write(source.data);
   } else {
-    const auto offset = static_cast<std::uint64_t>(source.data.data() - source.file->bytes().data());
+    const auto offset =
+        static_cast<std::uint64_t>(source.data.data() - source.file->bytes().data());
     state_->sink.copy(*source.file, offset, source.data.size());
   }
   state_->pad();

@@ -1,4 +1,5 @@
-// A Hugging Face model folder as one object: config, tensors over all shards, and the files that travel with it.
+// A Hugging Face model folder as one object: config, tensors over all shards, and the files that
+// travel with it.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +16,10 @@ namespace espalier {
 
 class HfFolder {
  public:
-  /// Opens config.json and model.safetensors or the shards of model.safetensors.index.json. Missing shards,
-  /// weight_map entries that point nowhere, tensors in the wrong shard and duplicate tensors are all listed in one
-  /// Error(kInput). Weights that exist only as pickles are Error(kUnsupported) with the command that converts them.
+  /// Opens config.json and model.safetensors or the shards of model.safetensors.index.json. Missing
+  /// shards, weight_map entries that point nowhere, tensors in the wrong shard and duplicate
+  /// tensors are all listed in one Error(kInput). Weights that exist only as pickles are
+  /// Error(kUnsupported) with the command that converts them.
   static HfFolder open(const std::filesystem::path& folder);
 
   const std::filesystem::path& path() const { return path_; }
@@ -26,8 +28,9 @@ class HfFolder {
   /// Tensors of all shards, in shard order then offset order.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
   const StoredTensor* find(std::string_view name) const;
-  /// Regular files of the folder that are neither config.json, weights nor the index: tokenizer files, generation
-  /// config, chat template, licence. Names relative to the folder, sorted; run/ and README.md (our own) are left out.
+  /// Regular files of the folder that are neither config.json, weights nor the index: tokenizer
+  /// files, generation config, chat template, licence. Names relative to the folder, sorted; run/
+  /// and README.md (our own) are left out.
   const std::vector<std::string>& companion_files() const { return companions_; }
   std::uint64_t weight_bytes() const;
 
@@ -43,19 +46,22 @@ class HfFolder {
 /// One tensor to write and where its bytes come from when their turn comes.
 struct TensorSource {
   TensorPlan plan;
-  StoredTensor stored;                            // used when stored.file is set: bytes are copied file to file
-  ByteProducer produce;                           // else, when set, called for the bytes
-  std::span<const std::byte> memory;              // else these bytes; must live until the write returns
+  StoredTensor stored;                // used when stored.file is set: bytes are copied file to file
+  ByteProducer produce;               // else, when set, called for the bytes
+  std::span<const std::byte> memory;  // else these bytes; must live until the write returns
 };
 
-/// Writes weights as model.safetensors, or as shards `model-0000k-of-0000n.safetensors` of at most `max_shard_bytes`
-/// plus model.safetensors.index.json. Returns the names of the files written.
-/// `on_bytes(done)` is called as data goes out, for progress and for noticing a stop request (it may throw).
-std::vector<std::string> write_hf_weights(const std::filesystem::path& folder, const std::vector<TensorSource>& tensors,
+/// Writes weights as model.safetensors, or as shards `model-0000k-of-0000n.safetensors` of at most
+/// `max_shard_bytes` plus model.safetensors.index.json. Returns the names of the files written.
+/// `on_bytes(done)` is called as data goes out, for progress and for noticing a stop request (it
+/// may throw).
+std::vector<std::string> write_hf_weights(const std::filesystem::path& folder,
+                                          const std::vector<TensorSource>& tensors,
                                           std::uint64_t max_shard_bytes = 5'000'000'000ull,
                                           const std::function<void(std::uint64_t)>& on_bytes = {});
 
-/// A file that was written, with its XXH3-128 digest (FastHash::hex), which comes for free while writing.
+/// A file that was written, with its XXH3-128 digest (FastHash::hex), which comes for free while
+/// writing.
 struct WrittenFile {
   std::string name;  // relative to the folder
   std::uint64_t bytes = 0;
@@ -63,14 +69,15 @@ struct WrittenFile {
 };
 
 /// As write_hf_weights, with size and digest of every file written.
-std::vector<WrittenFile> write_hf_weight_files(const std::filesystem::path& folder,
-                                               const std::vector<TensorSource>& tensors,
-                                               std::uint64_t max_shard_bytes = 5'000'000'000ull,
-                                               const std::function<void(std::uint64_t)>& on_bytes = {});
+std::vector<WrittenFile> write_hf_weight_files(
+    const std::filesystem::path& folder, const std::vector<TensorSource>& tensors,
+    std::uint64_t max_shard_bytes = 5'000'000'000ull,
+    const std::function<void(std::uint64_t)>& on_bytes = {});
 
-/// Where a MODEL argument leads: a folder, a .gguf file, or `org/name` in the local Hugging Face cache
-/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; the snapshot of refs/main, else the newest that has
-/// config.json). Network is never used.
+/// Where a MODEL argument leads: a folder, a .gguf file, or `org/name` in the local Hugging Face
+/// cache
+/// ($HF_HUB_CACHE, $HF_HOME/hub, ~/.cache/huggingface/hub; the snapshot of refs/main, else the
+/// newest that has config.json). Network is never used.
 struct ModelLocation {
   enum class Kind : std::uint8_t { kHfFolder, kGguf };
   Kind kind = Kind::kHfFolder;

@@ -12,7 +12,8 @@
 namespace espalier {
 namespace {
 
-void write_shard(const TempFolder& folder, const std::string& file, const std::vector<std::string>& names) {
+void write_shard(const TempFolder& folder, const std::string& file,
+                 const std::vector<std::string>& names) {
   std::vector<TensorPlan> plan;
   for (const std::string& name : names) plan.push_back({name, Dtype::kU8, {4}});
   SafetensorsWriter writer(folder / file, plan);
@@ -43,7 +44,8 @@ TEST(HfFolder, OneFile) {
   EXPECT_EQ(text_of(model.find("b")->data), "\x02\x02\x02\x02");
   EXPECT_EQ(model.find("c"), nullptr);
   EXPECT_EQ(model.weight_bytes(), 8u);
-  EXPECT_EQ(model.companion_files(), (std::vector<std::string>{"LICENSE", "chat_template.jinja", "tokenizer.json"}));
+  EXPECT_EQ(model.companion_files(),
+            (std::vector<std::string>{"LICENSE", "chat_template.jinja", "tokenizer.json"}));
 }
 
 TEST(HfFolder, ShardsThroughTheIndexAndThroughLinks) {
@@ -52,9 +54,10 @@ TEST(HfFolder, ShardsThroughTheIndexAndThroughLinks) {
   folder.write("config.json", "{}");
   write_shard(folder, "model-00001-of-00002.safetensors", {"a"});
   std::filesystem::create_symlink(blobs / "blob", folder / "model-00002-of-00002.safetensors");
-  folder.write("model.safetensors.index.json",
-               R"({"metadata":{"total_size":999},"weight_map":{"b":"model-00002-of-00002.safetensors",)"
-               R"("a":"model-00001-of-00002.safetensors"}})");
+  folder.write(
+      "model.safetensors.index.json",
+      R"({"metadata":{"total_size":999},"weight_map":{"b":"model-00002-of-00002.safetensors",)"
+      R"("a":"model-00001-of-00002.safetensors"}})");
   const HfFolder model = HfFolder::open(folder.path());  // a wrong total_size is not an error
   ASSERT_EQ(model.tensors().size(), 2u);
   EXPECT_EQ(model.tensors()[0].name, "a");
@@ -66,18 +69,22 @@ TEST(HfFolder, EveryInconsistencyIsListed) {
   folder.write("config.json", "{}");
   write_shard(folder, "s1.safetensors", {"a", "stray", "twice"});
   write_shard(folder, "s2.safetensors", {"twice"});
-  folder.write("model.safetensors.index.json",
-               R"({"weight_map":{"a":"s1.safetensors","twice":"s2.safetensors","gone":"s1.safetensors",)"
-               R"("x":"s3.safetensors","y":"../y.safetensors","z":1}})");
+  folder.write(
+      "model.safetensors.index.json",
+      R"({"weight_map":{"a":"s1.safetensors","twice":"s2.safetensors","gone":"s1.safetensors",)"
+      R"("x":"s3.safetensors","y":"../y.safetensors","z":1}})");
   const Error error = open_error(folder);
   EXPECT_EQ(error.kind(), ErrorKind::kInput);
   EXPECT_EQ(error.subject(), folder.path().string());
   const std::string text = error.what();
   EXPECT_TRUE(contains(text, "s3.safetensors is missing (1 tensors of the index are in it)"));
-  EXPECT_TRUE(contains(text, "tensor \"stray\" is in s1.safetensors, but the index does not place it there"));
-  EXPECT_TRUE(contains(text, "tensor \"gone\" is not in s1.safetensors, where the index places it"));
+  EXPECT_TRUE(contains(
+      text, "tensor \"stray\" is in s1.safetensors, but the index does not place it there"));
+  EXPECT_TRUE(
+      contains(text, "tensor \"gone\" is not in s1.safetensors, where the index places it"));
   EXPECT_TRUE(contains(text, "tensor \"twice\" is in both s1.safetensors and s2.safetensors"));
-  EXPECT_TRUE(contains(text, "\"y\" points to \"../y.safetensors\", expected a file of this folder"));
+  EXPECT_TRUE(
+      contains(text, "\"y\" points to \"../y.safetensors\", expected a file of this folder"));
   EXPECT_TRUE(contains(text, "weight_map of \"z\" is not a string"));
   EXPECT_TRUE(contains(error.hint_text(), "missing shards"));
 }
@@ -86,7 +93,8 @@ TEST(HfFolder, ATruncatedShardIsAmongTheProblems) {
   const TempFolder folder;
   folder.write("config.json", "{}");
   write_shard(folder, "model.safetensors", {"a"});
-  std::filesystem::resize_file(folder / "model.safetensors", std::filesystem::file_size(folder / "model.safetensors") - 1);
+  std::filesystem::resize_file(folder / "model.safetensors",
+                               std::filesystem::file_size(folder / "model.safetensors") - 1);
   EXPECT_TRUE(contains(open_error(folder).what(), "the file holds only 3"));
 }
 
@@ -104,8 +112,10 @@ TEST(HfFolder, WhatIsNotAModelFolderSaysWhatItIs) {
   EXPECT_EQ(pickle.kind(), ErrorKind::kUnsupported);
   EXPECT_TRUE(contains(pickle.what(), "only as pytorch_model.bin, a pickle"));
   EXPECT_TRUE(contains(pickle.hint_text(), "save_pretrained"));
-  EXPECT_TRUE(contains(error_of([&] { HfFolder::open(folder / "none"); }).what(), "does not exist"));
-  EXPECT_TRUE(contains(error_of([&] { HfFolder::open(folder / "config.json"); }).what(), "is not a folder"));
+  EXPECT_TRUE(
+      contains(error_of([&] { HfFolder::open(folder / "none"); }).what(), "does not exist"));
+  EXPECT_TRUE(contains(error_of([&] { HfFolder::open(folder / "config.json"); }).what(),
+                       "is not a folder"));
 }
 
 std::vector<TensorSource> sources(const std::vector<std::vector<std::uint8_t>>& bytes) {
@@ -122,19 +132,22 @@ std::vector<TensorSource> sources(const std::vector<std::vector<std::uint8_t>>& 
 TEST(WriteHfWeights, OneFileBelowTheLimit) {
   const TempFolder folder;
   const std::vector<std::vector<std::uint8_t>> bytes{{1, 2}, {3}};
-  EXPECT_EQ(write_hf_weights(folder.path(), sources(bytes)), std::vector<std::string>{"model.safetensors"});
+  EXPECT_EQ(write_hf_weights(folder.path(), sources(bytes)),
+            std::vector<std::string>{"model.safetensors"});
   EXPECT_FALSE(std::filesystem::exists(folder / "model.safetensors.index.json"));
   EXPECT_EQ(SafetensorsFile::open(folder / "model.safetensors").metadata().at("format"), "pt");
 }
 
 TEST(WriteHfWeights, ShardsWithTheirIndexReopen) {
   const TempFolder folder;
-  const std::vector<std::vector<std::uint8_t>> bytes{{1, 2}, {3, 4, 5}, {6}, {7, 7, 7, 7, 7, 7, 7, 7}, {8}};
+  const std::vector<std::vector<std::uint8_t>> bytes{
+      {1, 2}, {3, 4, 5}, {6}, {7, 7, 7, 7, 7, 7, 7, 7}, {8}};
   std::uint64_t last = 0;
-  const auto files = write_hf_weight_files(folder.path(), sources(bytes), 5, [&](std::uint64_t done) {
-    EXPECT_GE(done, last);
-    last = done;
-  });
+  const auto files =
+      write_hf_weight_files(folder.path(), sources(bytes), 5, [&](std::uint64_t done) {
+        EXPECT_GE(done, last);
+        last = done;
+      });
   // 2 + 3 | 1 | 8 (larger than a shard) | 1
   ASSERT_EQ(files.size(), 5u);
   EXPECT_EQ(files[0].name, "model-00001-of-00004.safetensors");
@@ -166,15 +179,17 @@ TEST(WriteHfWeights, CopiesFromFilesAndRenames) {
   tensor.plan = {"model.layers.2.w", Dtype::kU8, {4}};
   tensor.stored = file.tensors()[0];
   write_hf_weights(folder.path(), {tensor});
-  EXPECT_EQ(text_of(SafetensorsFile::open(folder / "model.safetensors").find("model.layers.2.w")->data),
-            "\x01\x01\x01\x01");
+  EXPECT_EQ(
+      text_of(SafetensorsFile::open(folder / "model.safetensors").find("model.layers.2.w")->data),
+      "\x01\x01\x01\x01");
 }
 
 /// Sets environment variables of the hub client for one scope.
 class HubEnvironment {
  public:
   explicit HubEnvironment(std::map<std::string, std::string> values) {
-    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
+    for (const char* name :
+         {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
       const char* old = std::getenv(name);
       old_[name] = old == nullptr ? std::optional<std::string>() : std::string(old);
       const auto value = values.find(name);
@@ -182,7 +197,8 @@ class HubEnvironment {
     }
   }
   ~HubEnvironment() {
-    for (const auto& [name, value] : old_) value ? ::setenv(name.c_str(), value->c_str(), 1) : ::unsetenv(name.c_str());
+    for (const auto& [name, value] : old_)
+      value ? ::setenv(name.c_str(), value->c_str(), 1) : ::unsetenv(name.c_str());
   }
 
  private:
@@ -215,7 +231,8 @@ TEST(LocateModel, TheLocalHubCache) {
   const auto snapshot = [&](const char* name) { return folder / repository / "snapshots" / name; };
   const std::string home = folder.path().string();
   for (const std::map<std::string, std::string>& environment :
-       {std::map<std::string, std::string>{{"HF_HUB_CACHE", format("{}/hub", home)}, {"HF_HOME", "/nowhere"}},
+       {std::map<std::string, std::string>{{"HF_HUB_CACHE", format("{}/hub", home)},
+                                           {"HF_HOME", "/nowhere"}},
         std::map<std::string, std::string>{{"HF_HOME", home}, {"HOME", "/nowhere"}}}) {
     const HubEnvironment scope(environment);
     EXPECT_EQ(locate_model("org/name").path, snapshot("aaa"));

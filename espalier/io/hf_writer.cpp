@@ -61,7 +61,8 @@ WrittenFile write_shard(const std::filesystem::path& folder, const std::string& 
 }  // namespace
 
 std::vector<WrittenFile> write_hf_weight_files(const std::filesystem::path& folder,
-                                               const std::vector<TensorSource>& tensors, std::uint64_t max_shard_bytes,
+                                               const std::vector<TensorSource>& tensors,
+                                               std::uint64_t max_shard_bytes,
                                                const std::function<void(std::uint64_t)>& on_bytes) {
   ESPALIER_ASSERT(max_shard_bytes > 0);
   const auto shards = split_shards(tensors, max_shard_bytes);
@@ -95,7 +96,8 @@ std::vector<WrittenFile> write_hf_weight_files(const std::filesystem::path& fold
   return files;
 }
 
-std::vector<std::string> write_hf_weights(const std::filesystem::path& folder, const std::vector<TensorSource>& tensors,
+std::vector<std::string> write_hf_weights(const std::filesystem::path& folder,
+                                          const std::vector<TensorSource>& tensors,
                                           std::uint64_t max_shard_bytes,
                                           const std::function<void(std::uint64_t)>& on_bytes) {
   std::vector<std::string> names;

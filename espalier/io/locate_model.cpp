@@ -1,4 +1,5 @@
-// From a MODEL argument to a path: a folder, a .gguf file, or a name in the local Hugging Face cache.
+// From a MODEL argument to a path: a folder, a .gguf file, or a name in the local Hugging Face
+// cache.
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
@@ -19,7 +20,8 @@ std::optional<fs::path> environment_path(const char* name) {
   return fs::path(value);
 }
 
-/// Cache folders in the order in which the hub's own client looks at these variables; the first that is set counts.
+/// Cache folders in the order in which the hub's own client looks at these variables; the first
+/// that is set counts.
 std::optional<fs::path> hub_cache() {
   if (auto path = environment_path("HF_HUB_CACHE")) return path;
   if (auto path = environment_path("HUGGINGFACE_HUB_CACHE")) return path;
@@ -48,24 +50,28 @@ bool is_hub_name(std::string_view text) {
 }
 
 std::string trimmed(std::string text) {
-  while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' '))
+    text.pop_back();
   return text;
 }
 
-/// The revision that refs/main names, else the newest snapshot; only those with a config.json count.
+/// The revision that refs/main names, else the newest snapshot; only those with a config.json
+/// count.
 std::optional<fs::path> find_snapshot(const fs::path& repository) {
   const fs::path snapshots = repository / "snapshots";
   const auto usable = [](const fs::path& path) { return fs::exists(path / "config.json"); };
   std::error_code error;
   if (fs::is_regular_file(repository / "refs" / "main", error)) {
     const std::string revision = trimmed(read_file(repository / "refs" / "main", 4096));
-    if (!revision.empty() && revision.find('/') == std::string::npos && usable(snapshots / revision)) {
+    if (!revision.empty() && revision.find('/') == std::string::npos &&
+        usable(snapshots / revision)) {
       return snapshots / revision;
     }
   }
   std::optional<fs::path> newest;
   fs::file_time_type newest_time;
-  for (fs::directory_iterator entry(snapshots, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(snapshots, error), end; !error && entry != end;
+       entry.increment(error)) {
     if (!usable(entry->path())) continue;
     const auto time = fs::last_write_time(entry->path(), error);
     if (!newest || time > newest_time || (time == newest_time && entry->path() > *newest)) {
@@ -79,7 +85,8 @@ std::optional<fs::path> find_snapshot(const fs::path& repository) {
 std::vector<std::string> gguf_files(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     if (entry->path().extension() == ".gguf") names.push_back(entry->path().filename().string());
   }
   std::sort(names.begin(), names.end());
@@ -92,12 +99,15 @@ ModelLocation locate_path(const fs::path& path) {
       return {ModelLocation::Kind::kHfFolder, path};
     }
     const auto ggufs = gguf_files(path);
-    Error error(ErrorKind::kInput, path.string(), "is a folder without config.json: not a model folder");
-    if (!ggufs.empty()) error.hint(format("pass the file itself: {}", (path / ggufs.front()).string()));
+    Error error(ErrorKind::kInput, path.string(),
+                "is a folder without config.json: not a model folder");
+    if (!ggufs.empty())
+      error.hint(format("pass the file itself: {}", (path / ggufs.front()).string()));
     throw error;
   }
   if (path.extension() == ".gguf") return {ModelLocation::Kind::kGguf, path};
-  Error error(ErrorKind::kInput, path.string(), "is a file, but not a .gguf; expected a model folder or a .gguf file");
+  Error error(ErrorKind::kInput, path.string(),
+              "is a file, but not a .gguf; expected a model folder or a .gguf file");
   if (path.extension() == ".safetensors" || path.filename() == "config.json") {
     error.hint(format("pass the folder that holds it: {}",
                       path.has_parent_path() ? path.parent_path().string() : std::string(".")));
@@ -109,7 +119,8 @@ ModelLocation locate_path(const fs::path& path) {
 
 ModelLocation locate_model(std::string_view model) {
   if (model.empty()) {
-    throw Error(ErrorKind::kUsage, "MODEL", "is empty; expected a folder, a .gguf file, or org/name");
+    throw Error(ErrorKind::kUsage, "MODEL",
+                "is empty; expected a folder, a .gguf file, or org/name");
   }
   const fs::path path(model);
   std::error_code status_error;
@@ -124,7 +135,8 @@ ModelLocation locate_model(std::string_view model) {
       for (const char c : model) folder += c == '/' ? std::string("--") : std::string(1, c);
       const fs::path repository = *cache / folder;
       if (fs::is_directory(repository, status_error)) {
-        if (auto snapshot = find_snapshot(repository)) return {ModelLocation::Kind::kHfFolder, *snapshot};
+        if (auto snapshot = find_snapshot(repository))
+          return {ModelLocation::Kind::kHfFolder, *snapshot};
         looked += format("; {} has no snapshot with a config.json", repository.string());
       } else {
         looked += format("; not in the Hugging Face cache: {}", repository.string());

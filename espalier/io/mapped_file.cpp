@@ -1,13 +1,13 @@
 // POSIX mapping of whole files.
 #include "espalier/io/mapped_file.h"
 
+#include <cerrno>
+#include <cstring>
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -50,18 +50,22 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   struct stat info {};
   if (file->descriptor_ < 0 || ::fstat(file->descriptor_, &info) != 0) {
     const int error_number = errno;
-    Error error(error_number == EMFILE || error_number == ENFILE ? ErrorKind::kResource : ErrorKind::kInput,
-                path.string(), format("cannot be opened: {}", std::strerror(error_number)));
+    Error error(
+        error_number == EMFILE || error_number == ENFILE ? ErrorKind::kResource : ErrorKind::kInput,
+        path.string(), format("cannot be opened: {}", std::strerror(error_number)));
     if (error_number == ENOENT) error.hint("check the path");
     throw error;
   }
-  if (S_ISDIR(info.st_mode)) throw Error(ErrorKind::kInput, path.string(), "is a folder, expected a file");
-  if (!S_ISREG(info.st_mode)) throw Error(ErrorKind::kInput, path.string(), "is not a regular file");
+  if (S_ISDIR(info.st_mode))
+    throw Error(ErrorKind::kInput, path.string(), "is a folder, expected a file");
+  if (!S_ISREG(info.st_mode))
+    throw Error(ErrorKind::kInput, path.string(), "is not a regular file");
   file->size_ = static_cast<std::uint64_t>(info.st_size);
   if (file->size_ == 0) return file;
   void* data = ::mmap(nullptr, file->size_, PROT_READ, MAP_SHARED, file->descriptor_, 0);
   if (data == MAP_FAILED) {
-    throw Error(ErrorKind::kResource, path.string(), format("cannot be mapped: {}", std::strerror(errno)));
+    throw Error(ErrorKind::kResource, path.string(),
+                format("cannot be mapped: {}", std::strerror(errno)));
   }
   file->data_ = static_cast<const std::byte*>(data);
   return file;
@@ -74,8 +78,8 @@ MappedFile::~MappedFile() {
 
 void MappedFile::will_need(std::span<const std::byte> part) const { advise(part, MADV_WILLNEED); }
 
-// The mapping is shared and read-only, so dropped pages come back from the page cache unchanged; a neighbour's page at
-// either end is at worst faulted in again.
+// The mapping is shared and read-only, so dropped pages come back from the page cache unchanged; a
+// neighbour's page at either end is at worst faulted in again.
 void MappedFile::release(std::span<const std::byte> part) const { advise(part, MADV_DONTNEED); }
 
 }  // namespace espalier

@@ -10,8 +10,8 @@ namespace espalier {
 
 class MappedFile {
  public:
-  /// Maps the whole file. Throws Error(kInput) when it is missing, a folder or unreadable. An empty file maps to an
-  /// empty span.
+  /// Maps the whole file. Throws Error(kInput) when it is missing, a folder or unreadable. An empty
+  /// file maps to an empty span.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -23,8 +23,8 @@ class MappedFile {
   /// Open descriptor of the file, for copy_file_range; owned by this object.
   int descriptor() const { return descriptor_; }
 
-  /// Tells the kernel that these bytes will be read soon, or that their pages may leave this process's resident set
-  /// now (they stay in the page cache). Both are hints and never fail.
+  /// Tells the kernel that these bytes will be read soon, or that their pages may leave this
+  /// process's resident set now (they stay in the page cache). Both are hints and never fail.
   void will_need(std::span<const std::byte> part) const;
   void release(std::span<const std::byte> part) const;
 

@@ -30,7 +30,8 @@ TEST(MappedFile, MissingFoldersAndSpecialFilesAreRefused) {
   const Error missing = error_of([&] { MappedFile::open(folder / "none"); });
   EXPECT_EQ(missing.kind(), ErrorKind::kInput);
   EXPECT_TRUE(contains(missing.what(), "No such file"));
-  EXPECT_EQ(error_of([&] { MappedFile::open(folder.path()); }).message(), "is a folder, expected a file");
+  EXPECT_EQ(error_of([&] { MappedFile::open(folder.path()); }).message(),
+            "is a folder, expected a file");
   EXPECT_EQ(error_of([&] { MappedFile::open("/dev/null"); }).message(), "is not a regular file");
 }
 
@@ -40,7 +41,8 @@ TEST(MappedFile, ReleasedPagesLeaveTheResidentSetAndComeBackUnchanged) {
   const auto file = MappedFile::open(folder.write("x", bytes));
   const auto touch = [&] {
     std::uint64_t sum = 0;
-    for (std::size_t i = 0; i < file->size(); i += 4096) sum += std::to_integer<std::uint64_t>(file->bytes()[i]);
+    for (std::size_t i = 0; i < file->size(); i += 4096)
+      sum += std::to_integer<std::uint64_t>(file->bytes()[i]);
     return sum;
   };
   const std::uint64_t first = touch();

@@ -1,10 +1,10 @@
 // Mapped safetensors files and the streaming writer.
 #include "espalier/io/safetensors.h"
 
-#include <nlohmann/json.hpp>
-
 #include <set>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -28,7 +28,8 @@ std::uint64_t bytes_of(const TensorPlan& plan) {
   return static_cast<std::uint64_t>(count);
 }
 
-std::string header_text(const std::vector<TensorPlan>& plan, const std::map<std::string, std::string>& metadata) {
+std::string header_text(const std::vector<TensorPlan>& plan,
+                        const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t offset = 0;
@@ -38,7 +39,8 @@ std::string header_text(const std::vector<TensorPlan>& plan, const std::map<std:
       throw Error(ErrorKind::kInternal, tensor.name, "is planned twice, or is a reserved name");
     }
     const std::uint64_t size = bytes_of(tensor);
-    // Unlike operator[], push_back of a pair does not search the keys: linear in the number of tensors.
+    // Unlike operator[], push_back of a pair does not search the keys: linear in the number of
+    // tensors.
     header.get_ref<nlohmann::ordered_json::object_t&>().emplace_back(
         tensor.name, nlohmann::ordered_json{{"dtype", safetensors_name(tensor.dtype)},
                                             {"shape", tensor.shape},
@@ -49,7 +51,8 @@ std::string header_text(const std::vector<TensorPlan>& plan, const std::map<std:
   try {
     text = header.dump();
   } catch (const nlohmann::ordered_json::exception&) {
-    throw Error(ErrorKind::kInput, "safetensors header", "a tensor name or metadata value is not valid UTF-8");
+    throw Error(ErrorKind::kInput, "safetensors header",
+                "a tensor name or metadata value is not valid UTF-8");
   }
   text.append((8 - text.size() % 8) % 8, ' ');  // the data start at a multiple of 8
   return text;
@@ -97,15 +100,18 @@ struct SafetensorsWriter::State {
   std::size_t next = 0;
 
   void check_next(std::uint64_t size) {
-    if (next >= plan.size()) throw Error(ErrorKind::kInternal, sink.path().string(), "more tensors than planned");
+    if (next >= plan.size())
+      throw Error(ErrorKind::kInternal, sink.path().string(), "more tensors than planned");
     const TensorPlan& tensor = plan[next];
     if (bytes_of(tensor) != size) {
-      throw Error(ErrorKind::kInternal, tensor.name, format("got {} bytes, the plan needs {}", size, bytes_of(tensor)));
+      throw Error(ErrorKind::kInternal, tensor.name,
+                  format("got {} bytes, the plan needs {}", size, bytes_of(tensor)));
     }
   }
 };
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorPlan> plan,
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
+                                     std::vector<TensorPlan> plan,
                                      std::map<std::string, std::string> metadata) {
   const std::string text = header_text(plan, metadata);
   state_ = std::make_unique<State>(path);

@@ -1,6 +1,6 @@
 // safetensors: strict reading of mapped files and streamed writing.
-// Format: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {...}},
-// then the data. Source: the format description of the safetensors project.
+// Format: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets},
+// "__metadata__": {...}}, then the data. Source: the format description of the safetensors project.
 #pragma once
 
 #include <cstdint>
@@ -34,9 +34,10 @@ struct StoredTensor {
 
 class SafetensorsFile {
  public:
-  /// Maps and validates: header length within the file and at most 100 MB, UTF-8 JSON, known dtypes, shape x dtype ==
-  /// byte range, ranges inside the file that cover the data exactly once without holes or overlaps, no duplicate
-  /// names, string-only metadata. Throws Error(kInput) that names file, tensor and both values.
+  /// Maps and validates: header length within the file and at most 100 MB, UTF-8 JSON, known
+  /// dtypes, shape x dtype == byte range, ranges inside the file that cover the data exactly once
+  /// without holes or overlaps, no duplicate names, string-only metadata. Throws Error(kInput) that
+  /// names file, tensor and both values.
   static SafetensorsFile open(const std::filesystem::path& path);
 
   /// In the order of their data offsets.
@@ -59,8 +60,9 @@ struct TensorPlan {
   std::vector<std::int64_t> shape;
 };
 
-/// Writes one safetensors file front to back with O(1) memory: the header is known from the plan, then each tensor's
-/// bytes are appended in plan order, from memory or straight from another file, without passing through a mapping.
+/// Writes one safetensors file front to back with O(1) memory: the header is known from the plan,
+/// then each tensor's bytes are appended in plan order, from memory or straight from another file,
+/// without passing through a mapping.
 class SafetensorsWriter {
  public:
   /// Creates the file (parent must exist). Throws Error(kResource) when it cannot be created.
@@ -70,19 +72,23 @@ class SafetensorsWriter {
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-  /// Appends the next tensor of the plan. Throws Error(kInternal) on a size mismatch, Error(kResource) on a full disk.
+  /// Appends the next tensor of the plan. Throws Error(kInternal) on a size mismatch,
+  /// Error(kResource) on a full disk.
   void append(std::span<const std::byte> bytes);
   void append(const StoredTensor& source);
   /// The same from pieces; memory stays O(one piece).
   void append(const ByteProducer& producer);
-  /// Flushes and closes; throws Error(kInternal) when tensors are missing. The destructor without finish() removes the file.
+  /// Flushes and closes; throws Error(kInternal) when tensors are missing. The destructor without
+  /// finish() removes the file.
   void finish();
 
   /// Bytes written so far, header included.
   std::uint64_t size() const;
-  /// XXH3-128 of the bytes so far (FastHash::hex); after finish(), of the whole file. Costs nothing extra.
+  /// XXH3-128 of the bytes so far (FastHash::hex); after finish(), of the whole file. Costs nothing
+  /// extra.
   std::string digest() const;
-  /// `on_bytes(size())` is called for every written chunk (at most 512 KiB); it may throw to give up.
+  /// `on_bytes(size())` is called for every written chunk (at most 512 KiB); it may throw to give
+  /// up.
   void set_on_bytes(std::function<void(std::uint64_t)> on_bytes);
 
  private:

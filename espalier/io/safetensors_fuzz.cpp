@@ -1,4 +1,5 @@
-// Fuzz target: whatever bytes a safetensors header holds, the parser returns something consistent or throws Error.
+// Fuzz target: whatever bytes a safetensors header holds, the parser returns something consistent
+// or throws Error.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -47,9 +48,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 extern "C" void espalier_fuzz_seeds(std::vector<Input>& seeds) {
   seeds.push_back(file_of("{}", 0));
   seeds.push_back(file_of(R"({"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})", 24));
-  seeds.push_back(file_of(R"({"__metadata__":{"format":"pt","a":"\u00e9\n"},)"
-                          R"("model.norm.weight":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]},)"
-                          R"("empty":{"dtype":"I64","shape":[0,7],"data_offsets":[8,8]},)"
-                          R"("scalar":{"dtype":"F64","shape":[],"data_offsets":[8,16]}}      )",
-                          16));
+  seeds.push_back(
+      file_of(R"({"__metadata__":{"format":"pt","a":"\u00e9\n"},)"
+              R"("model.norm.weight":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]},)"
+              R"("empty":{"dtype":"I64","shape":[0,7],"data_offsets":[8,8]},)"
+              R"("scalar":{"dtype":"F64","shape":[],"data_offsets":[8,16]}}      )",
+              16));
 }

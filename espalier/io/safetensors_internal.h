@@ -26,7 +26,9 @@ struct SafetensorsHeader {
   std::uint64_t data_start = 0;
 };
 
-/// Validates everything that SafetensorsFile::open promises. `bytes` is the whole file; only the header is read.
-SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes, std::string_view source);
+/// Validates everything that SafetensorsFile::open promises. `bytes` is the whole file; only the
+/// header is read.
+SafetensorsHeader parse_safetensors_header(std::span<const std::byte> bytes,
+                                           std::string_view source);
 
 }  // namespace espalier

@@ -1,12 +1,12 @@
 // Reading strictly, writing what others read, and every way a file can be wrong.
 #include "espalier/io/safetensors.h"
 
+#include <csignal>
+#include <fstream>
+
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#include <csignal>
-#include <fstream>
 
 #include "espalier/base/hash.h"
 #include "espalier/base/random.h"
@@ -27,10 +27,11 @@ Error open_error(const std::string& header, std::size_t data_bytes) {
 TEST(Safetensors, ReadsAFileSpelledOutByHand) {
   const TempFolder folder;
   const auto path = folder.write(
-      "x", safetensors_text(R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[4,6]},)"
-                            R"("a":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},)"
-                            R"("e":{"dtype":"F32","shape":[0],"data_offsets":[6,6]},"__metadata__":{"k":"v"}} )",
-                            6));
+      "x", safetensors_text(
+               R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[4,6]},)"
+               R"("a":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},)"
+               R"("e":{"dtype":"F32","shape":[0],"data_offsets":[6,6]},"__metadata__":{"k":"v"}} )",
+               6));
   const SafetensorsFile file = SafetensorsFile::open(path);
   ASSERT_EQ(file.tensors().size(), 3u);
   EXPECT_EQ(file.tensors()[0].name, "a");  // in the order of offsets, not of the header
@@ -48,8 +49,8 @@ TEST(Safetensors, ReadsAFileSpelledOutByHand) {
 
 TEST(Safetensors, ScalarsHaveOneElement) {
   const TempFolder folder;
-  const auto path =
-      folder.write("x", safetensors_text(R"({"s":{"dtype":"I64","shape":[],"data_offsets":[0,8]}})", 8));
+  const auto path = folder.write(
+      "x", safetensors_text(R"({"s":{"dtype":"I64","shape":[],"data_offsets":[0,8]}})", 8));
   EXPECT_EQ(SafetensorsFile::open(path).find("s")->numel(), 1);
 }
 
@@ -69,7 +70,8 @@ TEST(Safetensors, LengthsAreBoundedByTheFile) {
 
 TEST(Safetensors, GitLfsPointersAreNamed) {
   const TempFolder folder;
-  const auto path = folder.write("x", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+  const auto path =
+      folder.write("x", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
   const Error error = error_of([&] { SafetensorsFile::open(path); });
   EXPECT_TRUE(contains(error.what(), "Git LFS pointer"));
   EXPECT_TRUE(contains(error.hint_text(), "git lfs pull"));
@@ -80,18 +82,29 @@ TEST(Safetensors, BrokenHeadersNameWhatIsWrong) {
   EXPECT_TRUE(contains(open_error("{\"a\":", 0).what(), "not valid JSON at byte"));
   EXPECT_TRUE(contains(open_error("{} x", 0).what(), "not valid JSON"));
   EXPECT_TRUE(contains(open_error("{\"a\xff\":{}}", 0).what(), "not valid JSON"));
-  EXPECT_TRUE(contains(open_error(R"({"a":1})", 0).what(), "tensor \"a\" is the number 1, expected an object"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1]}})", 4).what(), "tensor \"a\" has no data_offsets"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4).what(),
-                       "the number -1 in its shape"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4).what(), "1.5"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[[1]],"data_offsets":[0,4]}})", 4).what(), "an array"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,5]}})", 4).what(),
-                       "more than two"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4).what(), "fewer than two"));
-  EXPECT_TRUE(contains(open_error(R"({"__metadata__":{"a":1}})", 0).what(), "__metadata__ holds the number 1"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4).what(),
-                       "unknown field \"x\""));
+  EXPECT_TRUE(contains(open_error(R"({"a":1})", 0).what(),
+                       "tensor \"a\" is the number 1, expected an object"));
+  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"F32","shape":[1]}})", 4).what(),
+                       "tensor \"a\" has no data_offsets"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4).what(),
+               "the number -1 in its shape"));
+  EXPECT_TRUE(contains(
+      open_error(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4).what(), "1.5"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"F32","shape":[[1]],"data_offsets":[0,4]}})", 4).what(),
+               "an array"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,5]}})", 4).what(),
+               "more than two"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4).what(),
+               "fewer than two"));
+  EXPECT_TRUE(contains(open_error(R"({"__metadata__":{"a":1}})", 0).what(),
+                       "__metadata__ holds the number 1"));
+  EXPECT_TRUE(contains(
+      open_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4).what(),
+      "unknown field \"x\""));
 }
 
 TEST(Safetensors, UnknownDtypesAreUnsupported) {
@@ -103,34 +116,42 @@ TEST(Safetensors, UnknownDtypesAreUnsupported) {
 TEST(Safetensors, DuplicatesAreRefused) {
   EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                                   R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-                                  2).what(),
+                                  2)
+                           .what(),
                        "tensor \"a\" appears twice"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1).what(),
-                       "the field \"dtype\" twice"));
-  EXPECT_TRUE(contains(open_error(R"({"__metadata__":{"a":"1","a":"2"}})", 0).what(), "holds the key \"a\" twice"));
+  EXPECT_TRUE(contains(
+      open_error(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1).what(),
+      "the field \"dtype\" twice"));
+  EXPECT_TRUE(contains(open_error(R"({"__metadata__":{"a":"1","a":"2"}})", 0).what(),
+                       "holds the key \"a\" twice"));
 }
 
 TEST(Safetensors, SizesAndRangesMustAgree) {
   const Error size = open_error(R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,20]}})", 20);
-  EXPECT_TRUE(contains(size.what(), "shape [2, 3] of F32, which needs 24 bytes, but data_offsets give it 20"));
-  const Error overflow =
-      open_error(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0);
+  EXPECT_TRUE(contains(size.what(),
+                       "shape [2, 3] of F32, which needs 24 bytes, but data_offsets give it 20"));
+  const Error overflow = open_error(
+      R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0);
   EXPECT_TRUE(contains(overflow.what(), "over 2^63"));
   const Error end = open_error(R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})", 8);
   EXPECT_TRUE(contains(end.what(), "ends at byte 9 of the data, but the file holds only 8"));
   EXPECT_TRUE(contains(end.hint_text(), "truncated"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[2,1]}})", 2).what(),
-                       "ends at 1 before it begins at 2"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[2,1]}})", 2).what(),
+               "ends at 1 before it begins at 2"));
 }
 
 TEST(Safetensors, HolesOverlapsAndTrailingBytesAreRefused) {
   const std::string first = R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)";
-  EXPECT_TRUE(contains(open_error(first + R"("b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]}})", 7).what(),
-                       "begins at byte 5 of the data, expected 4 (after a): a hole"));
-  EXPECT_TRUE(contains(open_error(first + R"("b":{"dtype":"U8","shape":[3],"data_offsets":[3,6]}})", 6).what(),
-                       "begins at byte 3 of the data, expected 4 (after a): tensors overlap"));
-  EXPECT_TRUE(contains(open_error(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 5).what(),
-                       "end at byte 4 of the data, but the file goes on to 5"));
+  EXPECT_TRUE(contains(
+      open_error(first + R"("b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]}})", 7).what(),
+      "begins at byte 5 of the data, expected 4 (after a): a hole"));
+  EXPECT_TRUE(contains(
+      open_error(first + R"("b":{"dtype":"U8","shape":[3],"data_offsets":[3,6]}})", 6).what(),
+      "begins at byte 3 of the data, expected 4 (after a): tensors overlap"));
+  EXPECT_TRUE(
+      contains(open_error(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 5).what(),
+               "end at byte 4 of the data, but the file goes on to 5"));
 }
 
 TEST(Safetensors, ProblemsAreListedTogether) {
@@ -169,8 +190,10 @@ TEST(SafetensorsWriter, RoundTripThroughMemoryAndThroughFiles) {
   for (float& value : a) value = static_cast<float>(random.uniform());
   const std::vector<std::int64_t> b{1, -2, 3};
   {
-    SafetensorsWriter writer(folder / "x", {{"a", Dtype::kF32, {300, 1000}}, {"b", Dtype::kI64, {3}}, {"e", Dtype::kBF16, {0, 5}}},
-                             {{"format", "pt"}, {"note", "\xc3\xa9 \"quoted\"\n"}});
+    SafetensorsWriter writer(
+        folder / "x",
+        {{"a", Dtype::kF32, {300, 1000}}, {"b", Dtype::kI64, {3}}, {"e", Dtype::kBF16, {0, 5}}},
+        {{"format", "pt"}, {"note", "\xc3\xa9 \"quoted\"\n"}});
     writer.append(bytes_of(a));
     writer.append(bytes_of(b));
     writer.append(std::span<const std::byte>());
@@ -181,7 +204,9 @@ TEST(SafetensorsWriter, RoundTripThroughMemoryAndThroughFiles) {
   EXPECT_EQ(text_of(first.find("a")->data), text_of(bytes_of(a)));
   EXPECT_EQ(first.find("a")->file_offset() % 8, 0u);
   {
-    SafetensorsWriter writer(folder / "y", {{"b2", Dtype::kI64, {3}}, {"a2", Dtype::kF32, {300, 1000}}, {"e2", Dtype::kBF16, {0, 5}}});
+    SafetensorsWriter writer(
+        folder / "y",
+        {{"b2", Dtype::kI64, {3}}, {"a2", Dtype::kF32, {300, 1000}}, {"e2", Dtype::kBF16, {0, 5}}});
     writer.append(*first.find("b"));
     writer.append(*first.find("a"));
     writer.append(*first.find("e"));
@@ -220,7 +245,9 @@ TEST(SafetensorsWriter, DepartingFromThePlanIsOurBug) {
   SafetensorsWriter writer(folder / "x", {{"a", Dtype::kU8, {2}}});
   EXPECT_EQ(error_of([&] { writer.append(bytes_of(one)); }).kind(), ErrorKind::kInternal);
   EXPECT_EQ(error_of([&] { writer.finish(); }).kind(), ErrorKind::kInternal);
-  EXPECT_EQ(error_of([&] { SafetensorsWriter(folder / "y", {{"a", Dtype::kU8, {1}}, {"a", Dtype::kU8, {1}}}); }).kind(),
+  EXPECT_EQ(error_of([&] {
+              SafetensorsWriter(folder / "y", {{"a", Dtype::kU8, {1}}, {"a", Dtype::kU8, {1}}});
+            }).kind(),
             ErrorKind::kInternal);
   EXPECT_FALSE(std::filesystem::exists(folder / "y"));
 }
@@ -281,8 +308,8 @@ TEST(SafetensorsWriter, UnwritablePlacesAreResourceErrors) {
 
 TEST(SafetensorsWriter, ASourceThatShrinksIsNoticed) {
   const TempFolder folder;
-  const auto path =
-      folder.write("x", safetensors_text(R"({"a":{"dtype":"U8","shape":[64],"data_offsets":[0,64]}})", 64));
+  const auto path = folder.write(
+      "x", safetensors_text(R"({"a":{"dtype":"U8","shape":[64],"data_offsets":[0,64]}})", 64));
   const SafetensorsFile file = SafetensorsFile::open(path);
   std::filesystem::resize_file(path, 70);
   const Error error = error_of([&] {

@@ -1,13 +1,13 @@
 // Shared by the tests of io: errors as values, and files spelled out byte by byte.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/temp_folder_internal.h"

@@ -22,11 +22,11 @@ namespace espalier::simd {
 /// (and hence the result) is the same everywhere.
 constexpr std::int64_t kLanes = 16;
 
-/// e^x to 2 units in the last place for x in [-87, 88]; 0 below, e^88 above. NaN stays NaN.
+/// e^x to 2 units in the last place where the result is a normal float; 0 below x = -86.6, infinity above 88.73. NaN stays NaN.
 ESPALIER_INLINE float exp(float x) {
   constexpr float kLog2e = 1.44269504088896341f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = std::min(std::max(x, -87.33654f), 88.0f);
+  const float clamped = std::min(std::max(x, -87.0f), 89.0f);
   const float shifted = clamped * kLog2e + kRound;
   const float n = shifted - kRound;
   const float r = (clamped - n * kLn2High) - n * kLn2Low;
@@ -38,9 +38,10 @@ ESPALIER_INLINE float exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const auto bits = (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kRound) + 127) << 23;
-  const float result = p * std::bit_cast<float>(bits);
-  return x < -87.33654f ? 0.0f : (x == x ? result : x);
+  // 2^(n-1), then twice: 2^128 itself is not a float, though p * 2^128 may be.
+  const auto bits = (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kRound) + 126) << 23;
+  const float result = p * std::bit_cast<float>(bits) * 2.0f;
+  return x < -86.6f ? 0.0f : (x == x ? result : x);
 }
 
 ESPALIER_INLINE float silu(float x) { return x / (1.0f + exp(-x)); }

@@ -74,20 +74,22 @@ std::string Option::flag() const {
 namespace {
 
 bool same_name(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) {
-    return (x == '-' ? '_' : x) == (y == '-' ? '_' : y);
-  });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return (x == '-' ? '_' : x) == (y == '-' ? '_' : y); });
 }
 
-// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours count 1.
+// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours
+// count 1.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before, last(b.size() + 1), row(b.size() + 1);
   std::iota(last.begin(), last.end(), std::size_t{0});
   for (std::size_t i = 1; i <= a.size(); ++i) {
     row[0] = i;
     for (std::size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
+      row[j] =
+          std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], before[j - 2] + 1);
     }
     before = last;
     last = row;
@@ -116,7 +118,8 @@ const Option* find_option(const OptionList& options, std::string_view name) {
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& known) {
-  constexpr std::size_t kLongest = 64;  // the distance is quadratic, and nobody mistypes a paragraph
+  constexpr std::size_t kLongest =
+      64;  // the distance is quadratic, and nobody mistypes a paragraph
   if (word.empty() || word.size() > kLongest) return {};
   const std::string wanted = normalised(word);
   std::string best;
@@ -148,7 +151,8 @@ Json number_json(double value) {
 Json default_json(const Option& option) {
   const std::string& text = option.default_text;
   switch (option.type) {
-    case OptionType::kBoolean: return text == "true";
+    case OptionType::kBoolean:
+      return text == "true";
     case OptionType::kInteger: {
       std::int64_t value = 0;
       detail::parse_value(option.flag(), text, {}, value);
@@ -159,7 +163,8 @@ Json default_json(const Option& option) {
       detail::parse_value(option.flag(), text, {}, value);
       return value;
     }
-    case OptionType::kString: return text;
+    case OptionType::kString:
+      return text;
     case OptionType::kStringList: {
       std::vector<std::string> value;
       detail::parse_value(option.flag(), text, {}, value);
@@ -171,11 +176,16 @@ Json default_json(const Option& option) {
 
 const char* type_name(OptionType type) {
   switch (type) {
-    case OptionType::kBoolean: return "boolean";
-    case OptionType::kInteger: return "integer";
-    case OptionType::kNumber: return "number";
-    case OptionType::kString: return "string";
-    case OptionType::kStringList: return "array";
+    case OptionType::kBoolean:
+      return "boolean";
+    case OptionType::kInteger:
+      return "integer";
+    case OptionType::kNumber:
+      return "number";
+    case OptionType::kString:
+      return "string";
+    case OptionType::kStringList:
+      return "array";
   }
   return "string";
 }
@@ -209,8 +219,11 @@ std::string json_schema(std::string_view title, const OptionList& options) {
       properties[key] = {{"$ref", "#/properties/" + option.name}};
     }
   }
-  return dump_json({{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", std::string(title)},
-                    {"type", "object"}, {"properties", properties}, {"additionalProperties", false}});
+  return dump_json({{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+                    {"title", std::string(title)},
+                    {"type", "object"},
+                    {"properties", properties},
+                    {"additionalProperties", false}});
 }
 
 }  // namespace espalier

@@ -1,6 +1,7 @@
-// One description of a command's options from which flags, recipe keys, help, JSON schema, shell completion, man page
-// and the resolved recipe all come. A typed struct lists its fields in `visit`; `describe` turns that into a list of
-// Option records bound to the struct. No parser lives here: CLI11 and yaml-cpp are adapted in apps/cli.
+// One description of a command's options from which flags, recipe keys, help, JSON schema, shell
+// completion, man page and the resolved recipe all come. A typed struct lists its fields in
+// `visit`; `describe` turns that into a list of Option records bound to the struct. No parser lives
+// here: CLI11 and yaml-cpp are adapted in apps/cli.
 //
 //   struct PruneOptions {
 //     double ratio = 0.25;
@@ -32,11 +33,11 @@ enum class OptionType : std::uint8_t { kBoolean, kInteger, kNumber, kString, kSt
 struct OptionTraits {
   std::optional<double> minimum, maximum;
   std::vector<std::string> choices;
-  std::vector<std::string> aliases;   // further flag/recipe names, silently accepted
-  std::string placeholder;            // FILE, DIR, N, X, TEXT; default by type
+  std::vector<std::string> aliases;  // further flag/recipe names, silently accepted
+  std::string placeholder;           // FILE, DIR, N, X, TEXT; default by type
   bool required = false;
-  bool hidden = false;                // parsed but not in help
-  bool positional = false;            // taken from bare arguments, in order of description
+  bool hidden = false;      // parsed but not in help
+  bool positional = false;  // taken from bare arguments, in order of description
 };
 OptionTraits operator|(OptionTraits a, const OptionTraits& b);
 OptionTraits in_range(double minimum, double maximum);
@@ -49,14 +50,15 @@ OptionTraits positional(std::string placeholder_text);
 
 /// One option bound to a field of a live struct, which must outlive it.
 struct Option {
-  std::string name;    // snake_case, the recipe key; the flag is the same with dashes
+  std::string name;  // snake_case, the recipe key; the flag is the same with dashes
   std::string help;
   std::string group;
   OptionType type = OptionType::kString;
   OptionTraits traits;
   std::string default_text;  // "" when the default is empty
-  /// Parses and checks one value; list options split at commas. Throws Error(kUsage): subject is the flag, message
-  /// has found and allowed values. `1e-5` is a number for number fields, "on/off/yes/no/true/false/1/0" for booleans.
+  /// Parses and checks one value; list options split at commas. Throws Error(kUsage): subject is
+  /// the flag, message has found and allowed values. `1e-5` is a number for number fields,
+  /// "on/off/yes/no/true/false/1/0" for booleans.
   std::function<void(std::string_view)> set;
   /// The current value as text that `set` accepts.
   std::function<std::string()> get;
@@ -68,11 +70,16 @@ using OptionList = std::vector<Option>;
 
 namespace detail {
 // Parsers and printers for each supported field type; Error(kUsage) with subject `flag`.
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, bool& out);
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::int64_t& out);
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, double& out);
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::string& out);
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::vector<std::string>& out);
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 bool& out);
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::int64_t& out);
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 double& out);
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::string& out);
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::vector<std::string>& out);
 std::string print_value(bool value);
 std::string print_value(std::int64_t value);
 std::string print_value(double value);
@@ -81,21 +88,33 @@ std::string print_value(const std::vector<std::string>& value);
 
 template <class T>
 constexpr OptionType option_type() {
-  if constexpr (std::is_same_v<T, bool>) return OptionType::kBoolean;
-  else if constexpr (std::is_same_v<T, std::int64_t>) return OptionType::kInteger;
-  else if constexpr (std::is_same_v<T, double>) return OptionType::kNumber;
-  else if constexpr (std::is_same_v<T, std::vector<std::string>>) return OptionType::kStringList;
-  else return OptionType::kString;
+  if constexpr (std::is_same_v<T, bool>)
+    return OptionType::kBoolean;
+  else if constexpr (std::is_same_v<T, std::int64_t>)
+    return OptionType::kInteger;
+  else if constexpr (std::is_same_v<T, double>)
+    return OptionType::kNumber;
+  else if constexpr (std::is_same_v<T, std::vector<std::string>>)
+    return OptionType::kStringList;
+  else
+    return OptionType::kString;
 }
-template <class T> struct Unwrap { using type = T; };
-template <class T> struct Unwrap<std::optional<T>> { using type = T; };
+template <class T>
+struct Unwrap {
+  using type = T;
+};
+template <class T>
+struct Unwrap<std::optional<T>> {
+  using type = T;
+};
 
 class Describer {
  public:
   explicit Describer(OptionList& out) : out_(out) {}
   void group(std::string name) { group_ = std::move(name); }
 
-  /// Field types: bool, std::int64_t, double, std::string, std::vector<std::string>, std::optional of these.
+  /// Field types: bool, std::int64_t, double, std::string, std::vector<std::string>, std::optional
+  /// of these.
   template <class T>
   void operator()(std::string name, T& field, std::string help, OptionTraits traits = {}) {
     using Value = typename Unwrap<T>::type;
@@ -113,8 +132,10 @@ class Describer {
       field = std::move(value);
     };
     option.get = [&field] {
-      if constexpr (kOptional) return field ? print_value(*field) : std::string();
-      else return print_value(field);
+      if constexpr (kOptional)
+        return field ? print_value(*field) : std::string();
+      else
+        return print_value(field);
     };
     option.default_text = option.get();
     out_.push_back(std::move(option));
@@ -138,7 +159,8 @@ OptionList describe(Options& options) {
 /// nullptr when no option has this name or alias (dashes and underscores are the same).
 const Option* find_option(const OptionList& options, std::string_view name);
 
-/// The nearest of `known` by edit distance when it is near enough to be a typing mistake; "" otherwise.
+/// The nearest of `known` by edit distance when it is near enough to be a typing mistake; ""
+/// otherwise.
 std::string nearest(std::string_view word, const std::vector<std::string>& known);
 
 /// JSON schema (draft 2020-12) of a recipe for these options.

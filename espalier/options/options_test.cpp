@@ -1,10 +1,10 @@
 // Options: parsing and printing of each type, constraints, look-up, typing mistakes, JSON schema.
 #include "espalier/options/options.h"
 
-#include <gtest/gtest.h>
-
 #include <clocale>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
@@ -111,12 +111,15 @@ TEST_F(OptionsTest, BooleansHaveEightSpellings) {
 }
 
 TEST_F(OptionsTest, NumbersRejectGarbage) {
-  for (const char* bad : {"", " 3", "3 ", "3x", "1e3", "0x10", "3.0", "--3", "+-3", "++3", "1,000", "\xC2\xA0" "3"}) {
+  for (const char* bad : {"", " 3", "3 ", "3x", "1e3", "0x10", "3.0", "--3", "+-3", "++3", "1,000",
+                          "\xC2\xA0"
+                          "3"}) {
     const Error error = failure("count", bad);
     EXPECT_NE(error.message().find("is not a whole number"), std::string::npos) << bad;
     EXPECT_FALSE(error.hint_text().empty());
   }
-  EXPECT_STREQ(failure("count", "9223372036854775808").what(), "--count: \"9223372036854775808\" does not fit into 64 bits");
+  EXPECT_STREQ(failure("count", "9223372036854775808").what(),
+               "--count: \"9223372036854775808\" does not fit into 64 bits");
   for (const char* bad : {"", "nan", "inf", "-inf", "1e", "0,5", "1e-5x", "abc", " .5"})
     EXPECT_NE(failure("lr", bad).message().find("is not a number"), std::string::npos) << bad;
   EXPECT_NE(failure("lr", "1e999").message().find("too large or too small"), std::string::npos);
@@ -154,12 +157,14 @@ TEST_F(OptionsTest, ListsSplitAtCommas) {
 }
 
 TEST_F(OptionsTest, NulBytesAreRefused) {
-  EXPECT_NE(failure("input_file", std::string_view("a\0b", 3)).message().find("NUL"), std::string::npos);
+  EXPECT_NE(failure("input_file", std::string_view("a\0b", 3)).message().find("NUL"),
+            std::string::npos);
   EXPECT_NE(failure("stop", std::string_view("a\0b", 3)).message().find("NUL"), std::string::npos);
 }
 
 TEST_F(OptionsTest, PrintingRoundTripsExactly) {
-  for (const double value : {0.1, 1.0 / 3, 1e-5, 1e300, 5e-324, 1e16, -2.5, 0.0, 123456789.0, 1e-10, 2e100}) {
+  for (const double value :
+       {0.1, 1.0 / 3, 1e-5, 1e300, 5e-324, 1e16, -2.5, 0.0, 123456789.0, 1e-10, 2e100}) {
     sample_.lr = value;
     const std::string text = detail::print_value(value);
     double back = 0;
@@ -189,7 +194,8 @@ TEST_F(OptionsTest, FindsByNameAliasAndSpelling) {
 }
 
 TEST(Nearest, SuggestsOnlyTypingMistakes) {
-  const std::vector<std::string> known{"prune", "redundancy", "finetune", "merge-adapter", "calibration"};
+  const std::vector<std::string> known{"prune", "redundancy", "finetune", "merge-adapter",
+                                       "calibration"};
   EXPECT_EQ(nearest("prnue", known), "prune");
   EXPECT_EQ(nearest("Prune", known), "prune");
   EXPECT_EQ(nearest("redundnacy", known), "redundancy");
@@ -220,7 +226,8 @@ TEST_F(OptionsTest, SchemaIsValidAndTyped) {
 }
 
 TEST(OptionTraitsTest, CombineKeepsBothSides) {
-  const OptionTraits traits = in_range(0, 1) | alias("a") | alias("b") | placeholder("X") | required();
+  const OptionTraits traits =
+      in_range(0, 1) | alias("a") | alias("b") | placeholder("X") | required();
   EXPECT_EQ(traits.maximum, 1);
   EXPECT_EQ(traits.aliases, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(traits.placeholder, "X");

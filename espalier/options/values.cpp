@@ -1,4 +1,5 @@
-// Text <-> value for every field type, independent of the locale, with errors that name the flag and what is allowed.
+// Text <-> value for every field type, independent of the locale, with errors that name the flag
+// and what is allowed.
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -16,7 +17,9 @@ namespace espalier::detail {
 
 namespace {
 
-Error usage(std::string_view flag, std::string_view message) { return Error(ErrorKind::kUsage, flag, message); }
+Error usage(std::string_view flag, std::string_view message) {
+  return Error(ErrorKind::kUsage, flag, message);
+}
 
 std::string quoted(std::string_view text) {
   constexpr std::size_t kShown = 60;
@@ -26,7 +29,8 @@ std::string quoted(std::string_view text) {
 
 // from_chars knows no leading plus sign; people type it.
 std::string_view without_plus(std::string_view text) {
-  return text.size() > 1 && text.front() == '+' && text[1] != '-' && text[1] != '+' ? text.substr(1) : text;
+  return text.size() > 1 && text.front() == '+' && text[1] != '-' && text[1] != '+' ? text.substr(1)
+                                                                                    : text;
 }
 
 template <class Number>
@@ -38,9 +42,11 @@ void check_range(std::string_view flag, const OptionTraits& traits, Number value
   const std::string bound = print_value(low ? *traits.minimum : *traits.maximum);
   const std::string shown = print_value(value);
   if (traits.minimum && traits.maximum)
-    throw usage(flag, format("{} is outside the range {} to {}", shown, print_value(*traits.minimum), print_value(*traits.maximum)))
+    throw usage(flag, format("{} is outside the range {} to {}", shown,
+                             print_value(*traits.minimum), print_value(*traits.maximum)))
         .hint(format("the nearest allowed value is {}={}", flag, bound));
-  throw usage(flag, format("{} is too {}: at {} {}", shown, low ? "small" : "large", low ? "least" : "most", bound))
+  throw usage(flag, format("{} is too {}: at {} {}", shown, low ? "small" : "large",
+                           low ? "least" : "most", bound))
       .hint(format("the nearest allowed value is {}={}", flag, bound));
 }
 
@@ -87,51 +93,69 @@ void parse_value(std::string_view flag, std::string_view text, const OptionTrait
   for (char& c : lower)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   for (const std::string_view yes : {"true", "on", "yes", "1"})
-    if (lower == yes) { out = true; return; }
+    if (lower == yes) {
+      out = true;
+      return;
+    }
   for (const std::string_view no : {"false", "off", "no", "0"})
-    if (lower == no) { out = false; return; }
+    if (lower == no) {
+      out = false;
+      return;
+    }
   throw usage(flag, format("{} is neither on nor off", quoted(text)))
-      .hint(format("write {0}, {0}=off, or --no-{1}", flag, flag.starts_with("--") ? flag.substr(2) : flag));
+      .hint(format("write {0}, {0}=off, or --no-{1}", flag,
+                   flag.starts_with("--") ? flag.substr(2) : flag));
 }
 
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::int64_t& out) {
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::int64_t& out) {
   const std::string_view digits = without_plus(text);
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error == std::errc::result_out_of_range)
-    throw usage(flag, format("{} does not fit into 64 bits", quoted(text))).hint("give a smaller number");
+    throw usage(flag, format("{} does not fit into 64 bits", quoted(text)))
+        .hint("give a smaller number");
   if (error != std::errc() || end != digits.data() + digits.size())
-    throw usage(flag, format("{} is not a whole number", quoted(text))).hint(format("write digits only, such as {}=4", flag));
+    throw usage(flag, format("{} is not a whole number", quoted(text)))
+        .hint(format("write digits only, such as {}=4", flag));
   check_range(flag, traits, value);
   out = value;
 }
 
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, double& out) {
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 double& out) {
   const std::string_view digits = without_plus(text);
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error == std::errc::result_out_of_range)
-    throw usage(flag, format("{} is too large or too small for a 64-bit number", quoted(text))).hint("give another number");
+    throw usage(flag, format("{} is too large or too small for a 64-bit number", quoted(text)))
+        .hint("give another number");
   if (error != std::errc() || end != digits.data() + digits.size() || !std::isfinite(value))
-    throw usage(flag, format("{} is not a number", quoted(text))).hint(format("write a number with a point, such as {}=0.5 or 1e-5", flag));
+    throw usage(flag, format("{} is not a number", quoted(text)))
+        .hint(format("write a number with a point, such as {}=0.5 or 1e-5", flag));
   check_range(flag, traits, value);
   out = value;
 }
 
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::string& out) {
-  if (text.find('\0') != std::string_view::npos) throw usage(flag, "the text holds a NUL byte").hint("remove it");
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::string& out) {
+  if (text.find('\0') != std::string_view::npos)
+    throw usage(flag, "the text holds a NUL byte").hint("remove it");
   check_choice(flag, traits, text);
   out = text;
 }
 
-void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits, std::vector<std::string>& out) {
-  if (text.find('\0') != std::string_view::npos) throw usage(flag, "the text holds a NUL byte").hint("remove it");
+void parse_value(std::string_view flag, std::string_view text, const OptionTraits& traits,
+                 std::vector<std::string>& out) {
+  if (text.find('\0') != std::string_view::npos)
+    throw usage(flag, "the text holds a NUL byte").hint("remove it");
   std::vector<std::string> parts;
   if (!text.empty()) parts = split_list(text);
   for (std::string& part : parts) {
     if (!traits.choices.empty()) part = trimmed(part);
     if (part.empty())
-      throw usage(flag, format("{} has an empty element", quoted(text))).hint("separate elements by single commas; \\, is a comma inside one");
+      throw usage(flag, format("{} has an empty element", quoted(text)))
+          .hint("separate elements by single commas; \\, is a comma inside one");
     check_choice(flag, traits, part);
   }
   out = std::move(parts);

@@ -70,16 +70,13 @@ Axis log_axis(double low, double high) {
   Axis axis;
   axis.log = true;
   const double decades = std::log10(high / low);
+  const double pad = std::pow(10.0, std::max(0.04 * decades, 0.005));
+  axis.low = low / pad;
+  axis.high = high * pad;
   if (decades < 0.5) {  // nothing of 1, 2, 5 may lie inside: linear ticks at logarithmic places
-    const Axis linear = linear_axis(low, high, 5, /*whole=*/false);
-    axis.low = std::max(linear.low, low * 0.9), axis.high = linear.high;
-    for (const Tick& tick : linear.ticks) {
-      if (tick.value >= axis.low) axis.ticks.push_back(tick);
-    }
+    axis.ticks = linear_axis(axis.low, axis.high, 5, /*whole=*/false).ticks;
     return axis;
   }
-  axis.low = low / std::pow(10, 0.04 * decades);
-  axis.high = high * std::pow(10, 0.04 * decades);
   const int first = static_cast<int>(std::floor(std::log10(axis.low)));
   const int last = static_cast<int>(std::ceil(std::log10(axis.high)));
   const int skip = std::max(1, (last - first + 7) / 8);

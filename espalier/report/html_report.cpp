@@ -22,7 +22,9 @@ namespace {
 constexpr std::size_t kMaxTableRows = 400;  // of a chart's data; the JSON block has all
 
 std::string table_markup(const ReportTable& table) {
-  std::string html = "<div class=\"scroll\"><table>";
+  constexpr std::size_t kShort = 24;  // rows that stay together on paper
+  std::string html = table.rows.size() <= kShort ? "<div class=\"scroll short\"><table>"
+                                                 : "<div class=\"scroll\"><table>";
   if (!table.caption.empty()) html += "<caption>" + escape(table.caption) + "</caption>";
   std::size_t count = table.columns.size();
   for (const auto& row : table.rows) count = std::max(count, row.size());

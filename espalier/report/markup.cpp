@@ -137,7 +137,7 @@ std::string json_for_html(std::string_view json) {
 std::string number_text(double value) {
   if (std::isnan(value)) return "–";
   if (std::isinf(value)) return value > 0 ? "∞" : "-∞";
-  if (value == std::floor(value) && std::abs(value) >= 10'000 && std::abs(value) < 1e15) {
+  if (value == std::floor(value) && std::abs(value) >= 1000 && std::abs(value) < 1e15) {
     return format_count(static_cast<std::int64_t>(value));
   }
   std::string text = format("{:.6g}", value);

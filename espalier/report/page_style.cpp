@@ -13,13 +13,13 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 header{border-bottom:1px solid var(--rule);padding-bottom:20px;margin-bottom:8px}
 .brand{display:flex;align-items:center;gap:8px;color:var(--s2);font-size:14px;font-weight:600;letter-spacing:.06em}
 .brand svg{width:22px;height:22px}
-h1{font-size:32px;line-height:1.2;font-weight:680;letter-spacing:-.02em;margin:14px 0 6px;overflow-wrap:anywhere}
+h1{font-size:32px;line-height:1.2;font-weight:680;letter-spacing:-.02em;margin:14px 0 6px;overflow-wrap:anywhere;text-wrap:balance}
 .subtitle{margin:0;color:var(--muted);font-size:17px;overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:4px 20px;padding:10px 0;border-bottom:1px solid var(--rule);font-size:14px}
 a{color:var(--link);text-decoration:none}
 a:hover{text-decoration:underline}
 h2{font-size:21px;line-height:1.3;font-weight:650;letter-spacing:-.01em;margin:44px 0 12px;overflow-wrap:anywhere}
-p{max-width:72ch;margin:10px 0;overflow-wrap:anywhere}
+p{max-width:72ch;margin:10px 0;overflow-wrap:anywhere;text-wrap:pretty}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:1px;margin:18px 0;padding:0;
 background:var(--rule);border:1px solid var(--rule);border-radius:10px;overflow:hidden}
 .figures div{background:var(--card);padding:14px 18px}
@@ -58,7 +58,8 @@ html{color-scheme:light;-webkit-print-color-adjust:exact;print-color-adjust:exac
 body{max-width:none;padding:0;background:#fff;font-size:10.5pt}
 h1{font-size:20pt}h2{font-size:13.5pt;margin-top:20pt;break-after:avoid}
 nav,details{display:none}
-figure,.figures,tr{break-inside:avoid}
+figure,.figures,tr,.short,footer{break-inside:avoid}
+caption{break-after:avoid}
 figure{padding:10pt 12pt;border-radius:4pt}
 .figures dd{font-size:17pt}
 .chart .drawing svg{min-width:0}

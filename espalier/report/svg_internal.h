@@ -12,8 +12,9 @@ namespace espalier::report_internal {
 
 enum class Embed { kInline, kStandalone };  // inline: style and caption come from the page
 
-/// Mean width of a character of the 12 px chart font.
-inline constexpr double kCharWidth = 6.6;
+/// Width of a character of the 12 px chart font: the mean of the widest of our fonts, so that
+/// labels have room in all.
+inline constexpr double kCharWidth = 7.2;
 inline constexpr int kSeriesColors = 8;
 
 double text_width(std::string_view text);
@@ -33,6 +34,7 @@ std::string svg_document(Embed embed, std::string_view id, double width, double 
                          std::string_view title, std::string_view description,
                          const std::string& body);
 inline constexpr double kTitleHeight = 30;
+inline constexpr double kStandalonePad = 16;
 
 /// Custom properties for light and dark, on `selector`; a print rule brings light back.
 std::string theme_style(std::string_view selector);

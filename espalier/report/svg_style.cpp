@@ -64,6 +64,7 @@ std::string svg_style() {
       "svg .axis{stroke:var(--axis);stroke-width:1;shape-rendering:crispEdges}"
       "svg .frame{fill:none;stroke:var(--axis);stroke-width:1;shape-rendering:crispEdges}"
       "svg .curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
+      "svg .raw{stroke-width:1;stroke-opacity:.3;stroke-dasharray:none!important}"
       "svg .high{fill:var(--accent)}"
       "svg .cells{shape-rendering:crispEdges}"
       "svg .on-dark{fill:#ffffff;font-size:11px}svg .on-light{fill:#1a1f24;font-size:11px}"
@@ -80,22 +81,23 @@ std::string svg_document(Embed embed, std::string_view id, double width, double 
                          std::string_view title, std::string_view description,
                          const std::string& body) {
   const bool alone = embed == Embed::kStandalone;
-  const double total = height + (alone ? kTitleHeight : 0);
+  const double pad = alone ? kStandalonePad : 0;
+  const double full_width = width + 2 * pad;
+  const double full_height = height + (alone ? kTitleHeight : 0) + 2 * pad;
   std::string svg = alone ? "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n" : "";
   svg += format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
       "height=\"{1}\" role=\"img\" "
       "aria-labelledby=\"{2}-title {2}-desc\"><title id=\"{2}-title\">{3}</title><desc "
       "id=\"{2}-desc\">{4}</desc>",
-      coordinate(width), coordinate(total), escape(id), escape(title), escape(description));
-  if (alone) {
-    svg += "<style>" + theme_style("svg") + svg_style() + "</style>";
-    svg += "<rect width=\"100%\" height=\"100%\" style=\"fill:var(--card)\"/>";
-    svg += svg_text(0, 18, "start", "title", title);
-    svg += format("<g transform=\"translate(0 {})\">{}</g>", coordinate(kTitleHeight), body);
-  } else {
-    svg += body;
-  }
+      coordinate(full_width), coordinate(full_height), escape(id), escape(title),
+      escape(description));
+  if (!alone) return svg + body + "</svg>\n";
+  svg += "<style>" + theme_style("svg") + svg_style() + "</style>";
+  svg += "<rect width=\"100%\" height=\"100%\" style=\"fill:var(--card)\"/>";
+  svg += svg_text(pad, pad + 14, "start", "title", title);
+  svg += format("<g transform=\"translate({} {})\">{}</g>", coordinate(pad),
+                coordinate(pad + kTitleHeight), body);
   return svg + "</svg>\n";
 }
 

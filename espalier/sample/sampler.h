@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +33,7 @@ TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, R
 
 struct Generation {
   std::string text;
-  std::vector<TokenId> token_ids;  // new tokens only, without EOS
+  std::vector<TokenId> token_ids;  // new tokens only, without EOS; with those that spelled a stop string
   std::string finish_reason;       // "eos", "stop", "length", "context"
   std::int64_t prompt_tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;

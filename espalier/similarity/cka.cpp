@@ -4,6 +4,7 @@
 // Columns are centred before the Gram is formed: both estimators are invariant to it, and it
 // removes the cancellation that a large common offset would otherwise cause.
 #include <cmath>
+#include <limits>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -14,9 +15,16 @@ namespace espalier {
 namespace {
 
 constexpr std::int64_t kChunkElements = 1 << 22;  // float64 elements converted at a time: 32 MiB
-/// Relative size below which what centring leaves of a layer is rounding noise: float64 keeps 16
-/// digits, squares 32.
-constexpr double kDegenerate = 1e-24;
+constexpr double kRounding = 1e-24;  // relative energy that float64 centring of a Gram leaves behind
+
+/// Share of a layer's energy below which its variation over samples is rounding noise of its own type.
+double noise_energy(at::ScalarType type) {
+  const double relative = type == at::kDouble  ? 8 * std::numeric_limits<double>::epsilon()
+                          : type == at::kFloat ? 8 * static_cast<double>(std::numeric_limits<float>::epsilon())
+                          : type == at::kHalf  ? 0x1p-10
+                                               : 0x1p-7;
+  return relative * relative;
+}
 
 std::int64_t minimum_samples(CkaEstimator estimator) {
   return estimator == CkaEstimator::kUnbiased ? 4 : 2;
@@ -55,7 +63,7 @@ at::Tensor centred_gram(const at::Tensor& x, std::int64_t layer) {
     throw Error(ErrorKind::kInput, format("features of layer {}", layer),
                 "hold NaN or Inf, no similarity exists");
   }
-  if (gram.diagonal().sum().item<double>() <= kDegenerate * total) gram.zero_();
+  if (gram.diagonal().sum().item<double>() <= noise_energy(x.scalar_type()) * total) gram.zero_();
   return gram;
 }
 
@@ -76,7 +84,7 @@ at::Tensor upper_triangle(const at::Tensor& gram, CkaEstimator estimator) {
     u = u - (r.unsqueeze(1) + r.unsqueeze(0)) / (n - 2) + s / ((n - 1) * (n - 2));
     u.fill_diagonal_(0);
     const double scale = gram.square().sum().item<double>();
-    if (u.square().sum().item<double>() <= kDegenerate * scale) u.zero_();
+    if (u.square().sum().item<double>() <= kRounding * scale) u.zero_();
   }
   const at::Tensor at_pairs = at::triu_indices(
       m, m, unbiased ? 1 : 0, at::TensorOptions().dtype(at::kLong).device(u.device()));

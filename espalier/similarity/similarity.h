@@ -13,8 +13,8 @@ namespace espalier {
 enum class CkaEstimator : std::uint8_t { kBiased, kUnbiased };
 
 /// CKA of two activation sets, x [samples, p], y [samples, q], float64 accumulation. Unbiased needs >= 4 samples, biased
-/// >= 2; Error(kInput) otherwise or when the row counts differ. A constant set is degenerate: NaN. Unbiased CKA may be
-/// negative and is not clamped.
+/// >= 2; Error(kInput) otherwise or when the row counts differ. A set that is constant up to rounding
+/// is degenerate: NaN. Unbiased CKA may be negative and is not clamped.
 double linear_cka(const at::Tensor& x, const at::Tensor& y, CkaEstimator estimator);
 
 /// HSIC of all pairs of layers over many minibatches: feed each batch's features, then read matrices.

@@ -8,14 +8,14 @@
 
 #include "espalier/base/error.h"
 #include "espalier/io/hf_folder.h"
-#include "espalier/surgery/tiny_model_testing.h"
+#include "tests/support/tiny_model.h"
 
 namespace espalier {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::TemporaryFolder;
-using testing::TinyDecoder;
+using testing_support::TemporaryFolder;
+using testing_support::TinyDecoder;
 using Layers = std::vector<std::int64_t>;
 
 Error error_of(const std::function<void()>& action) {

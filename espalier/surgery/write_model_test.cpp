@@ -11,15 +11,15 @@
 #include "espalier/base/error.h"
 #include "espalier/io/hf_folder.h"
 #include "espalier/surgery/model_metadata_internal.h"
-#include "espalier/surgery/tiny_model_testing.h"
+#include "tests/support/tiny_model.h"
 #include "espalier/surgery/transcode_internal.h"
 #include "espalier/tensor/tensor_view.h"
 
 namespace espalier {
 namespace {
 
-using testing::TemporaryFolder;
-using testing::TinyDecoder;
+using testing_support::TemporaryFolder;
+using testing_support::TinyDecoder;
 
 std::vector<std::byte> transcoded(const StoredWeight& source, GgufType type, std::int64_t heads) {
   std::vector<std::byte> out;

@@ -52,7 +52,8 @@ std::optional<Dtype> parse_dtype(std::string_view name) {
   for (const DtypeRow& row : kDtypes) {
     if (name == row.name || name == row.short_name || name == row.other_name) return row.dtype;
     // "fp32" and "fp16" are how training scripts spell it.
-    if (name.starts_with("fp") && row.short_name.front() == 'f' && name.substr(2) == row.short_name.substr(1)) {
+    if (name.starts_with("fp") && row.short_name.front() == 'f' &&
+        name.substr(2) == row.short_name.substr(1)) {
       return row.dtype;
     }
   }

@@ -1,5 +1,5 @@
-// Element types of files and tensors in one list, with their names in each format. Torch-free: at::ScalarType
-// conversions are in tensor/tensor_view.h.
+// Element types of files and tensors in one list, with their names in each format. Torch-free:
+// at::ScalarType conversions are in tensor/tensor_view.h.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,20 @@
 
 namespace espalier {
 
-enum class Dtype : std::uint8_t { kF64, kF32, kF16, kBF16, kF8E4M3, kF8E5M2, kI64, kI32, kI16, kI8, kU8, kBool };
+enum class Dtype : std::uint8_t {
+  kF64,
+  kF32,
+  kF16,
+  kBF16,
+  kF8E4M3,
+  kF8E5M2,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU8,
+  kBool
+};
 
 /// Bytes of one element.
 std::int64_t dtype_size(Dtype dtype);

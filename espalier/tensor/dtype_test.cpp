@@ -1,17 +1,18 @@
 // Names and sizes of element types.
 #include "espalier/tensor/dtype.h"
 
-#include <gtest/gtest.h>
-
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "espalier/tensor/tensor_view.h"
 
 namespace espalier {
 namespace {
 
-const std::vector<Dtype> kAll{Dtype::kF64,    Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8E4M3, Dtype::kF8E5M2,
-                              Dtype::kI64,    Dtype::kI32, Dtype::kI16, Dtype::kI8,   Dtype::kU8,     Dtype::kBool};
+const std::vector<Dtype> kAll{Dtype::kF64,    Dtype::kF32,    Dtype::kF16, Dtype::kBF16,
+                              Dtype::kF8E4M3, Dtype::kF8E5M2, Dtype::kI64, Dtype::kI32,
+                              Dtype::kI16,    Dtype::kI8,     Dtype::kU8,  Dtype::kBool};
 
 TEST(Dtype, NamesRoundTripInEveryFormat) {
   for (const Dtype dtype : kAll) {
@@ -19,7 +20,8 @@ TEST(Dtype, NamesRoundTripInEveryFormat) {
     EXPECT_EQ(parse_dtype("torch." + std::string(dtype_name(dtype))), dtype);
     EXPECT_EQ(parse_safetensors_dtype(safetensors_name(dtype)), dtype);
     EXPECT_EQ(to_dtype(to_scalar_type(dtype)), dtype);
-    EXPECT_EQ(dtype_size(dtype), static_cast<std::int64_t>(c10::elementSize(to_scalar_type(dtype))));
+    EXPECT_EQ(dtype_size(dtype),
+              static_cast<std::int64_t>(c10::elementSize(to_scalar_type(dtype))));
   }
 }
 

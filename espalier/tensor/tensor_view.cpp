@@ -1,6 +1,10 @@
-// Views of foreign memory, shapes in messages, and what we ask of devices. CUDA is reached through ATen's hooks only,
-// so the same file serves builds with and without it.
+// Views of foreign memory, shapes in messages, and what we ask of devices. CUDA is reached through
+// ATen's hooks only, so the same file serves builds with and without it.
 #include "espalier/tensor/tensor_view.h"
+
+#include <array>
+#include <charconv>
+#include <cstring>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -10,10 +14,6 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <array>
-#include <charconv>
-#include <cstring>
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/base/random.h"
@@ -22,8 +22,8 @@ namespace espalier {
 namespace {
 
 constexpr std::array<at::ScalarType, 12> kScalarTypes{
-    at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2,
-    at::kLong,   at::kInt,   at::kShort, at::kChar,    at::kByte,          at::kBool};
+    at::kDouble, at::kFloat, at::kHalf,  at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2,
+    at::kLong,   at::kInt,   at::kShort, at::kChar,     at::kByte,          at::kBool};
 
 std::int64_t cuda_device_count() {
   return at::hasCUDA() ? static_cast<std::int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0;
@@ -32,18 +32,22 @@ std::int64_t cuda_device_count() {
 at::Device cuda_device(std::int64_t index) {
   if (!at::hasCUDA()) {
 #ifdef ESPALIER_CUDA
-    throw Error(ErrorKind::kEnvironment, "--device", "cuda was asked for, but no CUDA driver or device answers")
+    throw Error(ErrorKind::kEnvironment, "--device",
+                "cuda was asked for, but no CUDA driver or device answers")
         .hint("run `espalier doctor`, or pass --device cpu");
 #else
-    throw Error(ErrorKind::kEnvironment, "--device", "cuda was asked for, but this build has no CUDA")
+    throw Error(ErrorKind::kEnvironment, "--device",
+                "cuda was asked for, but this build has no CUDA")
         .hint("build with `make CUDA=1`, or pass --device cpu");
 #endif
   }
   const std::int64_t count = cuda_device_count();
   if (index >= count) {
     throw Error(ErrorKind::kEnvironment, "--device",
-                count == 0 ? format("cuda:{} was asked for, but this machine shows no CUDA device", index)
-                           : format("cuda:{} was asked for, but this machine has cuda:0 to cuda:{}", index, count - 1))
+                count == 0
+                    ? format("cuda:{} was asked for, but this machine shows no CUDA device", index)
+                    : format("cuda:{} was asked for, but this machine has cuda:0 to cuda:{}", index,
+                             count - 1))
         .hint("run `espalier doctor`, or pass --device auto");
   }
   return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
@@ -61,7 +65,8 @@ Dtype to_dtype(at::ScalarType type) {
   for (std::size_t i = 0; i < kScalarTypes.size(); ++i) {
     if (kScalarTypes[i] == type) return static_cast<Dtype>(i);
   }
-  throw Error(ErrorKind::kUnsupported, "dtype", format("no file format of ours stores {}", at::toString(type)));
+  throw Error(ErrorKind::kUnsupported, "dtype",
+              format("no file format of ours stores {}", at::toString(type)));
 }
 
 at::Tensor view_bytes(std::span<const std::byte> bytes, Dtype dtype, at::IntArrayRef shape,
@@ -74,8 +79,9 @@ at::Tensor view_bytes(std::span<const std::byte> bytes, Dtype dtype, at::IntArra
   std::int64_t expected = 0;
   ESPALIER_ASSERT(!__builtin_mul_overflow(numel, dtype_size(dtype), &expected));
   if (static_cast<std::int64_t>(bytes.size()) != expected) {
-    throw Error(ErrorKind::kInternal, "view_bytes", format("{} bytes for shape {} of {}, which needs {}", bytes.size(),
-                                                           shape_text(shape), dtype_name(dtype), expected));
+    throw Error(ErrorKind::kInternal, "view_bytes",
+                format("{} bytes for shape {} of {}, which needs {}", bytes.size(),
+                       shape_text(shape), dtype_name(dtype), expected));
   }
   const auto options = at::TensorOptions().dtype(to_scalar_type(dtype));
   if (numel == 0) return at::empty(shape, options);
@@ -88,7 +94,8 @@ at::Tensor view_bytes(std::span<const std::byte> bytes, Dtype dtype, at::IntArra
   }
   // from_blob wants a mutable pointer; the contract says that nobody writes through it.
   void* data = const_cast<std::byte*>(bytes.data());
-  return at::from_blob(data, shape, [keep = std::move(owner)](void*) mutable { keep.reset(); }, options);
+  return at::from_blob(
+      data, shape, [keep = std::move(owner)](void*) mutable { keep.reset(); }, options);
 }
 
 std::span<const std::byte> tensor_bytes(const at::Tensor& contiguous_cpu) {
@@ -98,16 +105,19 @@ std::span<const std::byte> tensor_bytes(const at::Tensor& contiguous_cpu) {
 
 std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
   return text + "]";
 }
 
 void check_shape(const at::Tensor& tensor, at::IntArrayRef expected, std::string_view name) {
   const at::IntArrayRef found = tensor.sizes();
   bool equal = found.size() == expected.size();
-  for (std::size_t i = 0; equal && i < found.size(); ++i) equal = expected[i] == -1 || expected[i] == found[i];
+  for (std::size_t i = 0; equal && i < found.size(); ++i)
+    equal = expected[i] == -1 || expected[i] == found[i];
   if (equal) return;
-  throw Error(ErrorKind::kInput, name, format("has shape {}, expected {}", shape_text(found), shape_text(expected)));
+  throw Error(ErrorKind::kInput, name,
+              format("has shape {}, expected {}", shape_text(found), shape_text(expected)));
 }
 
 bool has_cuda() { return cuda_device_count() > 0; }
@@ -125,12 +135,13 @@ at::Device parse_device(std::string_view text) {
       return cuda_device(index);
     }
   }
-  throw Error(ErrorKind::kUsage, "--device", format("\"{}\" is not a device; expected cpu, cuda, cuda:N or auto", text))
+  throw Error(ErrorKind::kUsage, "--device",
+              format("\"{}\" is not a device; expected cpu, cuda, cuda:N or auto", text))
       .hint("pass --device auto to use a GPU when there is one");
 }
 
-at::Generator make_generator(std::uint64_t seed, std::string_view name, std::int64_t rank, std::int64_t step,
-                             at::Device device) {
+at::Generator make_generator(std::uint64_t seed, std::string_view name, std::int64_t rank,
+                             std::int64_t step, at::Device device) {
   const std::uint64_t stream = stream_seed(seed, name, rank, step);
   if (device.is_cpu()) return at::detail::createCPUGenerator(stream);
   at::Generator generator = at::detail::getCUDAHooks().getNewGenerator(device.index());
@@ -144,7 +155,8 @@ std::int64_t peak_device_bytes(at::Device device) {
   if (!allocator->initialized()) return 0;
   const at::DeviceIndex index = device.has_index() ? device.index() : at::DeviceIndex{0};
   const auto stats = allocator->getDeviceStats(index);
-  return stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  return stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+      .peak;
 }
 
 void synchronize(at::Device device) {

@@ -1,7 +1,6 @@
-// Between bytes and at::Tensor: dtype conversion, views of mapped memory, shapes in messages, devices, generators.
+// Between bytes and at::Tensor: dtype conversion, views of mapped memory, shapes in messages,
+// devices, generators.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+
 #include "espalier/tensor/dtype.h"
 
 namespace espalier {
@@ -18,9 +19,10 @@ namespace espalier {
 at::ScalarType to_scalar_type(Dtype dtype);
 Dtype to_dtype(at::ScalarType type);
 
-/// A tensor over foreign memory, without a copy; `owner` is kept alive as long as any tensor shares the storage.
-/// The memory may be read-only (a mapped file): writing to the tensor is undefined. Empty spans give empty tensors.
-/// Throws Error(kInternal) when the byte count does not match shape and dtype.
+/// A tensor over foreign memory, without a copy; `owner` is kept alive as long as any tensor shares
+/// the storage. The memory may be read-only (a mapped file): writing to the tensor is undefined.
+/// Empty spans give empty tensors. Throws Error(kInternal) when the byte count does not match shape
+/// and dtype.
 at::Tensor view_bytes(std::span<const std::byte> bytes, Dtype dtype, at::IntArrayRef shape,
                       std::shared_ptr<const void> owner);
 
@@ -30,19 +32,20 @@ std::span<const std::byte> tensor_bytes(const at::Tensor& contiguous_cpu);
 /// "[8, 128, 576]".
 std::string shape_text(at::IntArrayRef shape);
 
-/// Throws Error(kInput) with found and expected shapes unless `tensor` has exactly this shape (-1 matches any size).
+/// Throws Error(kInput) with found and expected shapes unless `tensor` has exactly this shape (-1
+/// matches any size).
 void check_shape(const at::Tensor& tensor, at::IntArrayRef expected, std::string_view name);
 
-/// "cpu", "cuda", "cuda:1", "auto" (cuda when there is one). Throws Error(kUsage) for other text and
-/// Error(kEnvironment) when the device is absent or this build has no CUDA.
+/// "cpu", "cuda", "cuda:1", "auto" (cuda when there is one). Throws Error(kUsage) for other text
+/// and Error(kEnvironment) when the device is absent or this build has no CUDA.
 at::Device parse_device(std::string_view text);
 
 /// True when a CUDA device can be used by this build on this machine.
 bool has_cuda();
 
 /// A generator on `device` seeded with stream_seed(seed, name, rank, step).
-at::Generator make_generator(std::uint64_t seed, std::string_view name, std::int64_t rank, std::int64_t step,
-                             at::Device device);
+at::Generator make_generator(std::uint64_t seed, std::string_view name, std::int64_t rank,
+                             std::int64_t step, at::Device device);
 
 /// Peak bytes allocated on a CUDA device by libtorch since start; 0 for CPU.
 std::int64_t peak_device_bytes(at::Device device);

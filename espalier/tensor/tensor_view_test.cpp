@@ -1,10 +1,11 @@
 // Views of foreign memory, shape checks, devices and generators.
 #include "espalier/tensor/tensor_view.h"
 
-#include <ATen/ATen.h>
+#include <array>
+
 #include <gtest/gtest.h>
 
-#include <array>
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 
@@ -50,7 +51,8 @@ TEST(ViewBytes, MisalignedMemoryIsCopied) {
 TEST(ViewBytes, EmptyShapesAndScalars) {
   EXPECT_EQ(view_bytes({}, Dtype::kBF16, {0, 4}, nullptr).sizes(), at::IntArrayRef({0, 4}));
   auto owner = std::make_shared<std::int64_t>(7);
-  const at::Tensor scalar = view_bytes(std::as_bytes(std::span(owner.get(), 1)), Dtype::kI64, {}, owner);
+  const at::Tensor scalar =
+      view_bytes(std::as_bytes(std::span(owner.get(), 1)), Dtype::kI64, {}, owner);
   EXPECT_EQ(scalar.dim(), 0);
   EXPECT_EQ(scalar.item<std::int64_t>(), 7);
 }
@@ -105,7 +107,8 @@ TEST(ParseDevice, AbsentDeviceIsEnvironment) {
 
 TEST(MakeGenerator, DependsOnEveryPartAndOnNothingElse) {
   const at::Device cpu(at::kCPU);
-  const auto draw = [&](std::uint64_t seed, const char* name, std::int64_t rank, std::int64_t step) {
+  const auto draw = [&](std::uint64_t seed, const char* name, std::int64_t rank,
+                        std::int64_t step) {
     at::Generator generator = make_generator(seed, name, rank, step, cpu);
     return at::rand({4}, generator);
   };

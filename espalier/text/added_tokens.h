@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "espalier/text/byte_trie.h"
@@ -22,6 +23,13 @@ struct AddedToken {
   bool lstrip = false;      // takes the white space before it
   bool rstrip = false;      // takes the white space after it
   bool single_word = false; // only between non-word characters
+  std::string decoded = {};  // how decode() spells it: as the normalizer leaves it, when `normalized`
+};
+
+/// Where special tokens are recognised. `marks` are sorted stretches [begin, end) of the text in which they are not.
+struct SpecialTokenRule {
+  bool recognise = true;
+  const std::vector<std::pair<std::size_t, std::size_t>>* marks = nullptr;
 };
 
 class AddedTokens {
@@ -31,8 +39,9 @@ class AddedTokens {
   AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer);
 
   /// Calls part(text, id, at_start) over `text` in order; id is -1 for stretches between tokens. Those are already
-  /// normalised. With `special_in_text` false, special tokens are not looked for.
-  void split(std::string_view text, const Normalizer& normalizer, bool special_in_text,
+  /// normalised. With marks, special tokens that are to be found in the normalised text are looked for in the raw text
+  /// instead, because marks cannot be followed through a normalizer.
+  void split(std::string_view text, const Normalizer& normalizer, const SpecialTokenRule& rule,
              const std::function<void(std::string_view, TokenId, bool)>& part) const;
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
@@ -44,7 +53,7 @@ class AddedTokens {
   }
 
  private:
-  void scan(const ByteTrie& trie, std::string_view text, bool special_in_text,
+  void scan(const ByteTrie& trie, std::string_view text, const SpecialTokenRule& rule,
             const std::function<void(std::size_t, std::size_t, TokenId)>& found) const;
 
   std::vector<AddedToken> tokens_;
@@ -52,6 +61,7 @@ class AddedTokens {
   std::unordered_map<std::string, std::size_t> by_content_;
   ByteTrie raw_;         // value: index into tokens_
   ByteTrie normalized_;  // spelled as the normalizer leaves them
+  ByteTrie marked_;      // raw_ and the special ones of normalized_, for text with marks
 };
 
 }  // namespace espalier::text

@@ -30,6 +30,10 @@ class ChatTemplate {
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
                      const std::map<std::string, std::string>& strings = {}) const;
 
+  /// As encode_chat below, with this template.
+  std::vector<TokenId> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                              bool add_generation_prompt) const;
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

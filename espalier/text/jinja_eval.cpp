@@ -87,10 +87,8 @@ const Value* Arguments::get(std::size_t index, std::string_view name) const {
 }
 
 Evaluator::Evaluator(const Body& body, std::vector<std::pair<std::string, Value>> variables) : body_(body), globals_(std::move(variables)) {
-  for (const char* name : {"range", "namespace", "raise_exception", "dict", "cycler", "joiner", "lipsum"}) {
-    const bool have = std::string_view(name) == "range" || std::string_view(name) == "namespace" || std::string_view(name) == "raise_exception" ||
-                      std::string_view(name) == "dict";
-    if (have) globals_.emplace_back(name, Value(std::make_shared<const Callable>(Callable{Callable::Kind::kFunction, name, nullptr, Value()})));
+  for (const char* name : {"range", "namespace", "raise_exception", "dict"}) {
+    globals_.emplace_back(name, Value(std::make_shared<const Callable>(Callable{Callable::Kind::kFunction, name, nullptr, Value()})));
   }
 }
 
@@ -167,11 +165,9 @@ Evaluator::Flow Evaluator::execute(const Statement& statement, MarkedText& out) 
           if (!condition || evaluate(*condition).truth()) return execute(body, out);
         }
         return Flow::kNext;
-      case StatementKind::kFor: {
-        Flow flow = Flow::kNext;
-        execute_for(statement, out, flow);
-        return flow;
-      }
+      case StatementKind::kFor:
+        execute_for(statement, out);
+        return Flow::kNext;
       case StatementKind::kSet:
       case StatementKind::kSetBlock:
         execute_set(statement);
@@ -201,7 +197,7 @@ Evaluator::Flow Evaluator::execute(const Statement& statement, MarkedText& out) 
   return Flow::kNext;
 }
 
-void Evaluator::execute_for(const Statement& statement, MarkedText& out, Flow&) {
+void Evaluator::execute_for(const Statement& statement, MarkedText& out) {
   std::vector<Value> items = elements(evaluate(*statement.expr));
   if (statement.condition) {
     std::vector<Value> kept;

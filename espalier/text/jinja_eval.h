@@ -60,7 +60,7 @@ class Evaluator {
 
   Flow execute(const Body& body, MarkedText& out);
   Flow execute(const Statement& statement, MarkedText& out);
-  void execute_for(const Statement& statement, MarkedText& out, Flow& flow);
+  void execute_for(const Statement& statement, MarkedText& out);
   void execute_set(const Statement& statement);
 
   const Body& body_;

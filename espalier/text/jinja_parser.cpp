@@ -1,6 +1,7 @@
 // Statements: text, prints, and the tags if, for, set, macro, break, continue, generation.
 #include "espalier/text/jinja_parser.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "espalier/base/error.h"

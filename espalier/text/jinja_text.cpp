@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "espalier/base/format.h"
 #include "espalier/text/jinja_value.h"

@@ -7,15 +7,17 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/base64_internal.h"
 #include "espalier/text/byte_level.h"
 #include "espalier/text/component_json.h"
+#include "espalier/text/precompiled_charsmap.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {
 namespace {
 
 constexpr std::string_view kKnown =
-    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, BertNormalizer, ByteLevel, Nmt";
+    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, BertNormalizer, ByteLevel, Nmt, Precompiled";
 constexpr std::uint64_t kMaxTextBytes = 1ull << 33;
 
 class Prepend : public NormalizerStep {
@@ -130,6 +132,15 @@ class Strip : public NormalizerStep {
   bool left_, right_;
 };
 
+class Precompiled : public NormalizerStep {
+ public:
+  explicit Precompiled(PrecompiledCharsmap map) : map_(std::move(map)) {}
+  std::string apply(std::string_view text) const override { return map_.apply(text); }
+
+ private:
+  PrecompiledCharsmap map_;
+};
+
 class ByteLetters : public NormalizerStep {
  public:
   std::string apply(std::string_view text) const override { return to_byte_letters(text); }
@@ -201,6 +212,8 @@ void Normalizer::add(const Json& d, int depth) {
     steps_.push_back(character_map(nmt));
   } else if (type == "ByteLevel") {
     push(ByteLetters());
+  } else if (type == "Precompiled") {
+    push(Precompiled(PrecompiledCharsmap(base64_decode(required_string(d, "precompiled_charsmap", "Precompiled")))));
   } else if (type == "BertNormalizer") {
     const bool lower = bool_member(d, "lowercase", true);
     if (bool_member(d, "clean_text", true)) steps_.push_back(character_map(clean_bert));

@@ -172,7 +172,8 @@ TokenizerDescription read_sentencepiece(std::string_view bytes, std::string_view
     d.vocabulary.set(static_cast<TokenId>(id), model.pieces[id]);
     const bool user_defined = model.types[id] == PieceType::kUserDefined;
     has_user_defined |= user_defined;
-    if (user_defined || model.types[id] == PieceType::kControl) {
+    // Outside the Llama kind transformers leaves user-defined pieces to the pre-tokenizer below.
+    if ((user_defined && llama) || model.types[id] == PieceType::kControl) {
       d.added.push_back({.content = model.pieces[id], .special = !user_defined, .normalized = false});
     }
   }

@@ -23,7 +23,7 @@ std::string StreamDecoder::push(TokenId id) {
   if (id < 0 || id >= impl.vocab_size) {
     throw Error(ErrorKind::kInput, "token id", format("{} is outside the vocabulary of {} tokens", id, impl.vocab_size));
   }
-  const std::string_view token = impl.spelling(id);
+  const std::string_view token = impl.decoder_input(id);
   if (token.empty() || (state_->skip_special && impl.added.is_special(id))) return {};
   return state_->run.push(token);
 }

@@ -7,6 +7,7 @@
 #include "espalier/io/gguf.h"
 #include "espalier/io/hf_folder.h"
 #include "espalier/text/byte_level.h"
+#include "espalier/text/encode_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 #include "espalier/text/utf8_internal.h"
 #include "espalier/text/word_cache.h"
@@ -54,6 +55,21 @@ void encode_metaspace_words(std::string_view word, WordEncoder& encode) {
     begin = hit;
   }
   encode(word.substr(begin));
+}
+
+void encode_into(const Tokenizer::Impl& impl, std::string_view text, const text::SpecialTokenRule& rule, std::vector<TokenId>& out) {
+  WordEncoder encode_word(impl, text.size(), out);
+  const bool cut = impl.bpe && impl.bpe->splits_at_metaspace() && !impl.pre_tokenizer.spells_bytes();
+  const text::PieceSink sink = [&](const text::Piece& piece) {
+    cut ? encode_metaspace_words(piece.text, encode_word) : encode_word(piece.text);
+  };
+  impl.added.split(text, impl.normalizer, rule, [&](std::string_view part, TokenId id, bool at_start) {
+    if (id >= 0) {
+      out.push_back(id);
+    } else {
+      impl.pre_tokenizer.split({part, at_start}, sink);
+    }
+  });
 }
 
 }  // namespace
@@ -110,19 +126,14 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOption
     repaired = text::to_valid_utf8(text);
     text = repaired;
   }
-  WordEncoder encode_word(*impl_, text.size(), out);
-  const bool cut = impl_->bpe && impl_->bpe->splits_at_metaspace() && !impl_->pre_tokenizer.spells_bytes();
-  const text::PieceSink sink = [&](const text::Piece& piece) {
-    cut ? encode_metaspace_words(piece.text, encode_word) : encode_word(piece.text);
-  };
-  impl_->added.split(text, impl_->normalizer, options.special_in_text, [&](std::string_view part, TokenId id, bool at_start) {
-    if (id >= 0) {
-      out.push_back(id);
-    } else {
-      impl_->pre_tokenizer.split({part, at_start}, sink);
-    }
-  });
+  encode_into(*impl_, text, {.recognise = options.special_in_text}, out);
   if (options.add_special_tokens) out.insert(out.end(), impl_->surroundings.after.begin(), impl_->surroundings.after.end());
+  return out;
+}
+
+std::vector<TokenId> text::encode_marked(const Tokenizer::Impl& impl, std::string_view text, const Marks& marks) {
+  std::vector<TokenId> out;
+  encode_into(impl, text, {.recognise = true, .marks = &marks}, out);
   return out;
 }
 
@@ -133,7 +144,7 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
     if (id < 0 || id >= impl_->vocab_size) {
       throw Error(ErrorKind::kInput, "token id", format("{} is outside the vocabulary of {} tokens", id, impl_->vocab_size));
     }
-    const std::string_view token = impl_->spelling(id);
+    const std::string_view token = impl_->decoder_input(id);
     if (token.empty() || (skip_special_tokens && impl_->added.is_special(id))) continue;
     out += run.push(token);
   }

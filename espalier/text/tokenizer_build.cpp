@@ -20,6 +20,11 @@ std::string_view Tokenizer::Impl::spelling(TokenId id) const {
   return description.vocabulary.token(id);
 }
 
+std::string_view Tokenizer::Impl::decoder_input(TokenId id) const {
+  if (const text::AddedToken* found = added.find(id)) return found->decoded;
+  return description.vocabulary.token(id);
+}
+
 namespace text {
 namespace {
 

@@ -67,7 +67,10 @@ struct Tokenizer::Impl {
   std::optional<std::string> chat_template;
 
   std::optional<TokenId> find(std::string_view token) const;
+  /// As stored; "" for gaps.
   std::string_view spelling(TokenId id) const;
+  /// As the decoder takes it.
+  std::string_view decoder_input(TokenId id) const;
 };
 
 namespace text {

@@ -112,7 +112,7 @@ bool is_cjk(char32_t code) {
 bool is_control(char32_t code) {
   if (code == '\t' || code == '\n' || code == '\r') return false;
   const auto c = category(code);
-  return c >= UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CN;
+  return c >= UTF8PROC_CATEGORY_CC;  // Cc, Cf, Cs, Co
 }
 
 void append_lowercase(std::string& out, char32_t code) {

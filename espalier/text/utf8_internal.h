@@ -49,7 +49,7 @@ bool is_punctuation(char32_t code);     // P*, or ASCII punctuation
 bool is_combining_mark(char32_t code);  // M*
 bool is_word(char32_t code);            // \w of UTS 18: Alphabetic, M*, Nd, Pc, Join_Control
 bool is_cjk(char32_t code);             // the ideograph blocks of BERT's normalizer
-bool is_control(char32_t code);         // C* except tab, LF, CR
+bool is_control(char32_t code);         // C* but Cn, except tab, LF, CR
 /// Full lower-case mapping of one character, without context.
 void append_lowercase(std::string& out, char32_t code);
 

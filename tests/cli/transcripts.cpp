@@ -1,10 +1,6 @@
-// Runs transcripts: data files of commands with what they must print, return and leave behind (README.md has the form).
-// Every file runs in a fresh folder of its own; two files run at a time. No Python, no network.
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
+// Runs transcripts: data files of commands with what they must print, return and leave behind
+// (README.md has the form). Every file runs in a fresh folder of its own; two files run at a time.
+// No Python, no network.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -19,6 +15,11 @@
 #include <string_view>
 #include <thread>
 #include <vector>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
@@ -56,8 +57,9 @@ struct Outcome {
 };
 
 const std::vector<std::string>& expectation_kinds() {
-  static const std::vector<std::string> kinds{"out=", "out~", "out!", "err=", "err~", "err!", "out-empty", "err-empty",
-                                              "json", "file", "absent", "same", "differ"};
+  static const std::vector<std::string> kinds{"out=",   "out~",      "out!",      "err=", "err~",
+                                              "err!",   "out-empty", "err-empty", "json", "file",
+                                              "absent", "same",      "differ"};
   return kinds;
 }
 
@@ -79,29 +81,37 @@ Case read_case(const fs::path& file) {
       continue;
     }
     const std::string place = format("{}:{}", file.filename().string(), number);
-    if (line.starts_with("> ") && !result.steps.empty()) {  // the command goes on, for here-documents
+    if (line.starts_with("> ") &&
+        !result.steps.empty()) {  // the command goes on, for here-documents
       result.steps.back().command += "\n" + line.substr(2);
       continue;
     }
     const std::string word = line.substr(0, line.find(' '));
-    const std::string rest = line.size() > word.size() ? line.substr(word.size() + 1) : std::string();
-    if (result.steps.empty()) throw Error(ErrorKind::kInput, place, "expectation before the first command");
-    if (word == "exit") result.steps.back().exit_code = std::stoi(rest);
-    else if (std::find(expectation_kinds().begin(), expectation_kinds().end(), word) != expectation_kinds().end())
+    const std::string rest =
+        line.size() > word.size() ? line.substr(word.size() + 1) : std::string();
+    if (result.steps.empty())
+      throw Error(ErrorKind::kInput, place, "expectation before the first command");
+    if (word == "exit")
+      result.steps.back().exit_code = std::stoi(rest);
+    else if (std::find(expectation_kinds().begin(), expectation_kinds().end(), word) !=
+             expectation_kinds().end())
       result.steps.back().expectations.push_back({number, word, rest});
-    else throw Error(ErrorKind::kInput, place, format("unknown line \"{}\"", line));
+    else
+      throw Error(ErrorKind::kInput, place, format("unknown line \"{}\"", line));
   }
   return result;
 }
 
-// ---- running -------------------------------------------------------------------------------------------------------
+// ---- running
+// -------------------------------------------------------------------------------------------------------
 
 struct Environment {
   std::string programs;  // $PATH in front
   fs::path folder;
 };
 
-[[noreturn]] void exec_shell(const std::string& command, const Environment& environment, const fs::path& out, const fs::path& err) {
+[[noreturn]] void exec_shell(const std::string& command, const Environment& environment,
+                             const fs::path& out, const fs::path& err) {
   const auto redirect = [](const char* path, int flags, int to) {
     const int from = open(path, flags, 0644);
     if (from < 0 || dup2(from, to) < 0) _exit(126);
@@ -114,14 +124,20 @@ struct Environment {
   redirect(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 2);
   const std::string path = "PATH=" + environment.programs + ":/usr/local/bin:/usr/bin:/bin";
   const std::string home = "HOME=" + environment.folder.string();
-  const char* const variables[] = {path.c_str(), home.c_str(), "LC_ALL=C.UTF-8", "TERM=dumb", nullptr};
+  const char* const variables[] = {path.c_str(),
+                                   home.c_str(),
+                                   "LC_ALL=C.UTF-8",
+                                   "TERM=dumb",
+                                   "OMP_WAIT_POLICY=passive",  // two stories share the cores
+                                   nullptr};
   const char* const words[] = {"bash", "-o", "pipefail", "-c", command.c_str(), nullptr};
   execve("/bin/bash", const_cast<char* const*>(words), const_cast<char* const*>(variables));
   _exit(127);
 }
 
 Outcome run(const std::string& command, const Environment& environment) {
-  const fs::path out = environment.folder.string() + ".stdout", err = environment.folder.string() + ".stderr";
+  const fs::path out = environment.folder.string() + ".stdout",
+                 err = environment.folder.string() + ".stderr";
   const pid_t child = fork();
   if (child < 0) throw Error(ErrorKind::kResource, "fork", std::strerror(errno));
   if (child == 0) exec_shell(command, environment, out, err);
@@ -139,7 +155,8 @@ Outcome run(const std::string& command, const Environment& environment) {
   return {code, read_file(out), read_file(err)};
 }
 
-// ---- checking ------------------------------------------------------------------------------------------------------
+// ---- checking
+// ------------------------------------------------------------------------------------------------------
 
 bool has_line(const std::string& text, const std::string& wanted) {
   std::istringstream lines(text);
@@ -149,11 +166,12 @@ bool has_line(const std::string& text, const std::string& wanted) {
 }
 
 bool matches(const std::string& text, const std::string& pattern) {
-  return std::regex_search(text, std::regex(pattern, std::regex::ECMAScript | std::regex::multiline));
+  return std::regex_search(text,
+                           std::regex(pattern, std::regex::ECMAScript | std::regex::multiline));
 }
 
-// "json": one document; "json /pointer": and that is there; "json /pointer = VALUE": with this value;
-// "json /pointer ~ REGEX": whose text matches.
+// "json": one document; "json /pointer": and that is there; "json /pointer = VALUE": with this
+// value; "json /pointer ~ REGEX": whose text matches.
 std::string check_json(const std::string& out, const std::string& argument) {
   Json document;
   try {
@@ -178,25 +196,35 @@ std::string check_json(const std::string& out, const std::string& argument) {
 bool present(const fs::path& path) { return fs::exists(fs::symlink_status(path)); }
 
 std::string check_files(const Expectation& expectation, const fs::path& folder) {
-  if (expectation.kind == "file") return present(folder / expectation.argument) ? "" : "the file is not there";
-  if (expectation.kind == "absent") return present(folder / expectation.argument) ? "it is there" : "";
+  if (expectation.kind == "file")
+    return present(folder / expectation.argument) ? "" : "the file is not there";
+  if (expectation.kind == "absent")
+    return present(folder / expectation.argument) ? "it is there" : "";
   const std::size_t space = expectation.argument.find(' ');
-  const fs::path a = folder / expectation.argument.substr(0, space), b = folder / expectation.argument.substr(space + 1);
+  const fs::path a = folder / expectation.argument.substr(0, space),
+                 b = folder / expectation.argument.substr(space + 1);
   if (!present(a) || !present(b)) return "one of the two files is not there";
   const bool equal = read_file(a) == read_file(b);
-  return equal == (expectation.kind == "same") ? "" : equal ? "the files are equal" : "the files differ";
+  return equal == (expectation.kind == "same") ? ""
+         : equal                               ? "the files are equal"
+                                               : "the files differ";
 }
 
 std::string check(const Expectation& expectation, const Outcome& outcome, const fs::path& folder) {
   const std::string& kind = expectation.kind;
   if (kind == "json") return check_json(outcome.out, expectation.argument);
-  if (kind == "file" || kind == "absent" || kind == "same" || kind == "differ") return check_files(expectation, folder);
+  if (kind == "file" || kind == "absent" || kind == "same" || kind == "differ")
+    return check_files(expectation, folder);
   const std::string& text = kind.starts_with("out") ? outcome.out : outcome.err;
   switch (kind[3]) {
-    case '=': return has_line(text, expectation.argument) ? "" : "no such line";
-    case '~': return matches(text, expectation.argument) ? "" : "no match";
-    case '!': return matches(text, expectation.argument) ? "matches, but must not" : "";
-    default: return text.empty() ? "" : "something was printed";
+    case '=':
+      return has_line(text, expectation.argument) ? "" : "no such line";
+    case '~':
+      return matches(text, expectation.argument) ? "" : "no match";
+    case '!':
+      return matches(text, expectation.argument) ? "matches, but must not" : "";
+    default:
+      return text.empty() ? "" : "something was printed";
   }
 }
 
@@ -211,7 +239,8 @@ std::string indented(const std::string& text) {
 std::string run_step(const Step& step, const Environment& environment) {
   const Outcome outcome = run(step.command, environment);
   std::string problems;
-  if (outcome.exit_code != step.exit_code) problems += format("    exit code {}, expected {}\n", outcome.exit_code, step.exit_code);
+  if (outcome.exit_code != step.exit_code)
+    problems += format("    exit code {}, expected {}\n", outcome.exit_code, step.exit_code);
   for (const Expectation& expectation : step.expectations) {
     std::string problem;
     try {
@@ -219,10 +248,13 @@ std::string run_step(const Step& step, const Environment& environment) {
     } catch (const std::exception& error) {
       problem = error.what();
     }
-    if (!problem.empty()) problems += format("    line {}: {} {}: {}\n", expectation.line, expectation.kind, expectation.argument, problem);
+    if (!problem.empty())
+      problems += format("    line {}: {} {}: {}\n", expectation.line, expectation.kind,
+                         expectation.argument, problem);
   }
   if (problems.empty()) return {};
-  return format("  line {}: $ {}\n{}    stdout:\n{}    stderr:\n{}", step.line, step.command, problems, indented(outcome.out), indented(outcome.err));
+  return format("  line {}: $ {}\n{}    stdout:\n{}    stderr:\n{}", step.line, step.command,
+                problems, indented(outcome.out), indented(outcome.err));
 }
 
 struct Runner {
@@ -244,10 +276,13 @@ struct Runner {
     }
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     const std::scoped_lock lock(printing);
-    std::printf("%-6s %-28s %5.2f s\n%s", report.empty() ? "ok" : "FAILED", transcript.file.stem().c_str(), seconds, report.c_str());
+    std::printf("%-6s %-28s %5.2f s\n%s", report.empty() ? "ok" : "FAILED",
+                transcript.file.stem().c_str(), seconds, report.c_str());
     std::fflush(stdout);
-    if (!report.empty()) ++failed;
-    else fs::remove_all(environment.folder);
+    if (!report.empty())
+      ++failed;
+    else
+      fs::remove_all(environment.folder);
   }
 };
 
@@ -255,18 +290,23 @@ struct Runner {
 std::string absolute_folders(const std::string& folders) {
   std::istringstream parts(folders);
   std::string path;
-  for (std::string part; std::getline(parts, part, ':');) path += (path.empty() ? "" : ":") + fs::absolute(part).lexically_normal().string();
+  for (std::string part; std::getline(parts, part, ':');)
+    path += (path.empty() ? "" : ":") + fs::absolute(part).lexically_normal().string();
   return path;
 }
 
-int run_all(const std::string& programs, const fs::path& cases, const fs::path& work, const std::string& filter) {
+int run_all(const std::string& programs, const fs::path& cases, const fs::path& work,
+            const std::string& filter) {
   std::vector<Case> transcripts;
   for (const auto& entry : fs::directory_iterator(cases)) {
-    if (entry.path().extension() == ".txt" && entry.path().stem().string().find(filter) != std::string::npos)
+    if (entry.path().extension() == ".txt" &&
+        entry.path().stem().string().find(filter) != std::string::npos)
       transcripts.push_back(read_case(entry.path()));
   }
-  std::sort(transcripts.begin(), transcripts.end(), [](const Case& a, const Case& b) { return a.file < b.file; });
-  if (transcripts.empty()) throw Error(ErrorKind::kInput, cases.string(), format("no transcript matches \"{}\"", filter));
+  std::sort(transcripts.begin(), transcripts.end(),
+            [](const Case& a, const Case& b) { return a.file < b.file; });
+  if (transcripts.empty())
+    throw Error(ErrorKind::kInput, cases.string(), format("no transcript matches \"{}\"", filter));
   Runner runner{absolute_folders(programs), fs::absolute(work), {}, 0, 0};
   std::atomic<std::size_t> next{0};
   std::vector<std::thread> workers;
@@ -276,7 +316,8 @@ int run_all(const std::string& programs, const fs::path& cases, const fs::path& 
     });
   }
   for (std::thread& worker : workers) worker.join();
-  std::printf("%zu transcripts, %d commands, %d failed\n", transcripts.size(), runner.commands.load(), runner.failed.load());
+  std::printf("%zu transcripts, %d commands, %d failed\n", transcripts.size(),
+              runner.commands.load(), runner.failed.load());
   return runner.failed == 0 ? 0 : 1;
 }
 
@@ -285,7 +326,9 @@ int run_all(const std::string& programs, const fs::path& cases, const fs::path& 
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    std::fprintf(stderr, "usage: cli_transcripts PROGRAM_FOLDERS CASES_FOLDER WORK_FOLDER [PART_OF_A_NAME]\n");
+    std::fprintf(
+        stderr,
+        "usage: cli_transcripts PROGRAM_FOLDERS CASES_FOLDER WORK_FOLDER [PART_OF_A_NAME]\n");
     return 2;
   }
   try {

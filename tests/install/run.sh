@@ -16,7 +16,7 @@ for file in bin/espalier include/espalier/base/error.h include/espalier/methods/
     share/fish/vendor_completions.d/espalier.fish; do
   [ -f "$prefix/$file" ] || { echo "error: $file was not installed"; exit 1; }
 done
-internal=$(find "$prefix/include" -name '*_internal.h' -o -name '*.cpp')
+internal=$(find "$prefix/include" -name '*_internal.h' -o -name '*_testing.h' -o -name '*.cpp')
 [ -z "$internal" ] || { echo "error: not for users, but installed: $internal"; exit 1; }
 "$prefix/bin/espalier" --version
 

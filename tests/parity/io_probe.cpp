@@ -1,10 +1,9 @@
 // Speaks for our readers and writers to io_parity.py.
-//   io_probe copy-safetensors IN OUT       read, then write every tensor (file to file) and the metadata
-//   io_probe copy-gguf IN OUT              the same for GGUF
-//   io_probe copy-hf IN_FOLDER OUT_FOLDER MAX_SHARD_BYTES
-//   io_probe dequantize IN.gguf OUT        all tensors as float32, one after the other
-//   io_probe quantize TYPE IN OUT          float32 in, blocks out
-//   io_probe linear IN.gguf X ROWS OUT     quantized_linear of every matrix with the same X
+//   io_probe copy-safetensors IN OUT       read, then write every tensor (file to file) and the
+//   metadata io_probe copy-gguf IN OUT              the same for GGUF io_probe copy-hf IN_FOLDER
+//   OUT_FOLDER MAX_SHARD_BYTES io_probe dequantize IN.gguf OUT        all tensors as float32, one
+//   after the other io_probe quantize TYPE IN OUT          float32 in, blocks out io_probe linear
+//   IN.gguf X ROWS OUT     quantized_linear of every matrix with the same X
 // An Error is printed and its exit code returned.
 #include <cstdio>
 #include <cstring>
@@ -25,7 +24,8 @@ namespace {
 
 template <class T>
 void append(std::ofstream& out, const std::vector<T>& values) {
-  out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(T)));
+  out.write(reinterpret_cast<const char*>(values.data()),
+            static_cast<std::streamsize>(values.size() * sizeof(T)));
 }
 
 std::vector<float> read_floats(const std::string& path) {
@@ -38,7 +38,8 @@ std::vector<float> read_floats(const std::string& path) {
 void copy_safetensors(const std::string& in, const std::string& out) {
   const SafetensorsFile file = SafetensorsFile::open(in);
   std::vector<TensorPlan> plan;
-  for (const StoredTensor& tensor : file.tensors()) plan.push_back({tensor.name, tensor.dtype, tensor.shape});
+  for (const StoredTensor& tensor : file.tensors())
+    plan.push_back({tensor.name, tensor.dtype, tensor.shape});
   SafetensorsWriter writer(out, plan, file.metadata());
   for (const StoredTensor& tensor : file.tensors()) writer.append(tensor);
   writer.finish();
@@ -47,7 +48,8 @@ void copy_safetensors(const std::string& in, const std::string& out) {
 void copy_gguf(const std::string& in, const std::string& out) {
   const GgufFile file = GgufFile::open(in);
   std::vector<GgufTensorPlan> plan;
-  for (const GgufTensor& tensor : file.tensors()) plan.push_back({tensor.name, tensor.type, tensor.shape});
+  for (const GgufTensor& tensor : file.tensors())
+    plan.push_back({tensor.name, tensor.type, tensor.shape});
   GgufWriter writer(out, file.metadata(), plan);
   for (const GgufTensor& tensor : file.tensors()) writer.append(tensor);
   writer.finish();
@@ -79,13 +81,15 @@ void dequantize_all(const std::string& in, const std::string& out) {
 void quantize_all(const std::string& type_name, const std::string& in, const std::string& out) {
   const GgufType type = parse_gguf_type(type_name).value();
   const std::vector<float> values = read_floats(in);
-  std::vector<std::byte> blocks(static_cast<std::size_t>(gguf_bytes(type, static_cast<std::int64_t>(values.size()))));
+  std::vector<std::byte> blocks(
+      static_cast<std::size_t>(gguf_bytes(type, static_cast<std::int64_t>(values.size()))));
   quantize(type, values, blocks);
   std::ofstream stream(out, std::ios::binary);
   append(stream, blocks);
 }
 
-void linear_all(const std::string& in, const std::string& x_path, std::int64_t rows, const std::string& out) {
+void linear_all(const std::string& in, const std::string& x_path, std::int64_t rows,
+                const std::string& out) {
   const GgufFile file = GgufFile::open(in);
   const std::vector<float> x = read_floats(x_path);
   std::ofstream stream(out, std::ios::binary);

@@ -14,6 +14,8 @@ export ESPALIER_BUILD=${ESPALIER_BUILD:-$root/${BUILD:-build}}
 export ESPALIER=${ESPALIER:-$ESPALIER_BUILD/espalier}
 export ESPALIER_DATA=${ESPALIER_DATA:-$root/../shared/data}
 export ESPALIER_SOURCE_DIR=$root
+model=$root/.deps/demo/smollm2-135m-instruct.gguf
+[ -f "$model" ] && export ESPALIER_SMOLLM2=${ESPALIER_SMOLLM2:-$model}
 export PYTHONPATH=$root/tests/parity${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=passive
 

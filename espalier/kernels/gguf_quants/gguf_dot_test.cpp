@@ -1,12 +1,15 @@
-// quantized_linear against a double-precision product with reference-dequantised weights, on every instruction set.
+// quantized_linear against a double-precision product with reference-dequantised weights, on every
+// instruction set.
 #include "espalier/kernels/gguf_quants/gguf_dot.h"
 
-#include <ATen/Parallel.h>
-#include <gtest/gtest.h>
-
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/random.h"
@@ -16,9 +19,10 @@
 namespace espalier {
 namespace {
 
-constexpr GgufType kAllTypes[] = {GgufType::kF32,  GgufType::kF16,  GgufType::kBF16, GgufType::kQ4_0,
-                                  GgufType::kQ4_1, GgufType::kQ5_0, GgufType::kQ5_1, GgufType::kQ8_0,
-                                  GgufType::kQ4_K, GgufType::kQ5_K, GgufType::kQ6_K};
+constexpr GgufType kAllTypes[] = {GgufType::kF32,  GgufType::kF16,  GgufType::kBF16,
+                                  GgufType::kQ4_0, GgufType::kQ4_1, GgufType::kQ5_0,
+                                  GgufType::kQ5_1, GgufType::kQ8_0, GgufType::kQ4_K,
+                                  GgufType::kQ5_K, GgufType::kQ6_K};
 
 struct Matrix {
   GgufType type;
@@ -66,13 +70,15 @@ std::vector<float> random_rows(std::int64_t rows, std::int64_t in, RandomStream&
 }
 
 /// |error| of a float32 sum of n products is at most n * eps * sum |w x|, whatever the order.
-void expect_close(const Matrix& m, const std::vector<float>& x, std::int64_t rows, const std::vector<float>& y) {
+void expect_close(const Matrix& m, const std::vector<float>& x, std::int64_t rows,
+                  const std::vector<float>& y) {
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t o = 0; o < m.out; ++o) {
       double sum = 0, magnitude = 0;
       for (std::int64_t i = 0; i < m.in; ++i) {
-        const double product = static_cast<double>(m.values[static_cast<std::size_t>(o * m.in + i)]) *
-                               x[static_cast<std::size_t>(r * m.in + i)];
+        const double product =
+            static_cast<double>(m.values[static_cast<std::size_t>(o * m.in + i)]) *
+            x[static_cast<std::size_t>(r * m.in + i)];
         sum += product;
         magnitude += std::abs(product);
       }
@@ -104,35 +110,56 @@ TEST(QuantizedLinear, EveryInstructionSetAgrees) {
   const GgufSimd* const* all = gguf_simd_all(sets);
   RandomStream random(23);
   for (const GgufType type : kAllTypes) {
-    const std::int64_t in = 512;
-    const Matrix m = random_matrix(type, 1, in, random);
-    const auto x = random_rows(4, in, random);
+    const std::int64_t in = 1280;  // two and a half column chunks
+    const Matrix m = random_matrix(type, 7, in, random);
+    const auto x = random_rows(6, in, random);
+    const auto row_bytes = static_cast<std::size_t>(gguf_bytes(type, in));
     for (std::size_t s = 0; s < sets; ++s) {
-      for (int rows = 1; rows <= 4; ++rows) {
-        std::vector<float> y(static_cast<std::size_t>(rows));
-        all[s]->dot(type, reinterpret_cast<const std::uint8_t*>(m.bytes.data()),
-                    static_cast<std::size_t>(in / gguf_type_info(type).block), x.data(), static_cast<std::size_t>(in),
-                    rows, y.data(), 1);
+      for (const std::int64_t rows : {1, 2, 3, 4, 6}) {
+        std::vector<float> y(static_cast<std::size_t>(rows * m.out));
+        std::vector<float> scratch(
+            static_cast<std::size_t>(rows * kGgufLinearOutputs * kGgufMaxLanes));
+        for (std::int64_t o = 0; o < m.out; o += kGgufLinearOutputs) {
+          const auto outputs =
+              static_cast<int>(std::min<std::int64_t>(kGgufLinearOutputs, m.out - o));
+          all[s]->linear(type,
+                         reinterpret_cast<const std::uint8_t*>(m.bytes.data()) +
+                             static_cast<std::size_t>(o) * row_bytes,
+                         row_bytes, static_cast<std::size_t>(in), outputs, x.data(),
+                         static_cast<std::size_t>(rows), y.data() + o,
+                         static_cast<std::size_t>(m.out), scratch.data());
+        }
         expect_close(m, x, rows, y);
       }
     }
   }
 }
 
-TEST(QuantizedLinear, DoesNotDependOnTheThreadCount) {
+TEST(QuantizedLinear, ARowDependsNeitherOnThreadsNorOnItsNeighbours) {
   RandomStream random(29);
-  const Matrix m = random_matrix(GgufType::kQ4_0, 1024, 256, random);
-  const auto x = random_rows(6, 256, random);
-  const int threads = at::get_num_threads();
-  for (const std::int64_t rows : {3, 6}) {
-    const std::span<const float> part(x.data(), static_cast<std::size_t>(rows * 256));
-    std::vector<float> one(static_cast<std::size_t>(rows * m.out)), many(one.size());
-    at::set_num_threads(1);
-    quantized_linear(m.type, m.bytes, m.out, 256, part, rows, one);
+  const Matrix m = random_matrix(GgufType::kQ4_0, 1022, 1056, random);
+  const std::int64_t rows = 300;  // more than one pass
+  const auto x = random_rows(rows, m.in, random);
+  const auto product = [&](std::int64_t first, std::int64_t count, int threads) {
     at::set_num_threads(threads);
-    quantized_linear(m.type, m.bytes, m.out, 256, part, rows, many);
-    EXPECT_EQ(one, many);
+    std::vector<float> y(static_cast<std::size_t>(count * m.out));
+    quantized_linear(m.type, m.bytes, m.out, m.in,
+                     std::span(x).subspan(static_cast<std::size_t>(first * m.in),
+                                          static_cast<std::size_t>(count * m.in)),
+                     count, y);
+    return y;
+  };
+  const int threads = at::get_num_threads();
+  const std::vector<float> all = product(0, rows, threads);
+  EXPECT_EQ(all, product(0, rows, 1));
+  for (const std::int64_t first : {std::int64_t{0}, std::int64_t{7}, rows - 3}) {
+    for (const std::int64_t count : {1, 2, 3}) {
+      const std::vector<float> part = product(first, count, 1 + threads / 2);
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), all.begin() + first * m.out))
+          << first << " " << count;
+    }
   }
+  at::set_num_threads(threads);
 }
 
 TEST(QuantizedLinear, EmptySizes) {

@@ -103,7 +103,8 @@ void dequantize(GgufType type, std::span<const std::byte> bytes, std::span<float
   ESPALIER_ASSERT(static_cast<std::int64_t>(bytes.size()) ==
                   gguf_bytes(type, static_cast<std::int64_t>(out.size())));
   const auto blocks = out.size() / static_cast<std::size_t>(gguf_type_info(type).block);
-  gguf_simd().dequantize(type, reinterpret_cast<const std::uint8_t*>(bytes.data()), blocks, out.data());
+  gguf_simd().dequantize(type, reinterpret_cast<const std::uint8_t*>(bytes.data()), blocks,
+                         out.data());
 }
 
 }  // namespace espalier

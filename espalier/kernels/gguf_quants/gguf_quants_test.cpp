@@ -1,10 +1,6 @@
-// Block formats: against the gguf Python package (testdata), hand-computed blocks, an independent half implementation,
-// and every instruction set of this machine against the reference, bit by bit.
+// Block formats: against the gguf Python package (testdata), hand-computed blocks, an independent
+// half implementation, and every instruction set of this machine against the reference, bit by bit.
 #include "espalier/kernels/gguf_quants/gguf_quants.h"
-
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-#include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
@@ -14,6 +10,11 @@
 #include <sstream>
 #include <vector>
 
+#include <gtest/gtest.h>
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
 #include "espalier/base/error.h"
 #include "espalier/base/random.h"
 #include "espalier/kernels/gguf_quants/half_internal.h"
@@ -22,9 +23,10 @@
 namespace espalier {
 namespace {
 
-constexpr GgufType kAllTypes[] = {GgufType::kF32,  GgufType::kF16,  GgufType::kBF16, GgufType::kQ4_0,
-                                  GgufType::kQ4_1, GgufType::kQ5_0, GgufType::kQ5_1, GgufType::kQ8_0,
-                                  GgufType::kQ4_K, GgufType::kQ5_K, GgufType::kQ6_K};
+constexpr GgufType kAllTypes[] = {GgufType::kF32,  GgufType::kF16,  GgufType::kBF16,
+                                  GgufType::kQ4_0, GgufType::kQ4_1, GgufType::kQ5_0,
+                                  GgufType::kQ5_1, GgufType::kQ8_0, GgufType::kQ4_K,
+                                  GgufType::kQ5_K, GgufType::kQ6_K};
 
 std::vector<std::byte> from_hex(const std::string& hex) {
   std::vector<std::byte> bytes(hex.size() / 2);
@@ -98,9 +100,11 @@ TEST(GgufQuants, QuantiseIsBitEqualToThePythonPackage) {
 }
 
 /// byte_i = (37 i + 11) mod 256, with .0625 in every float16 field.
-std::vector<std::byte> synthetic_block(GgufType type, std::initializer_list<std::size_t> half_fields) {
+std::vector<std::byte> synthetic_block(GgufType type,
+                                       std::initializer_list<std::size_t> half_fields) {
   std::vector<std::byte> block(static_cast<std::size_t>(gguf_type_info(type).bytes));
-  for (std::size_t i = 0; i < block.size(); ++i) block[i] = static_cast<std::byte>((37 * i + 11) % 256);
+  for (std::size_t i = 0; i < block.size(); ++i)
+    block[i] = static_cast<std::byte>((37 * i + 11) % 256);
   for (const std::size_t at : half_fields) {
     block[at] = std::byte{0x00};
     block[at + 1] = std::byte{0x2c};
@@ -112,11 +116,13 @@ struct Sums {
   double sum = 0, squares = 0;
 };
 
-Sums check_synthetic(GgufType type, std::initializer_list<std::size_t> half_fields, std::array<float, 3> first) {
+Sums check_synthetic(GgufType type, std::initializer_list<std::size_t> half_fields,
+                     std::array<float, 3> first) {
   const auto block = synthetic_block(type, half_fields);
   std::vector<float> y(static_cast<std::size_t>(gguf_type_info(type).block));
   dequantize(type, block, y);
-  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(y[i], first[i]) << gguf_type_info(type).name << " element " << i;
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(y[i], first[i]) << gguf_type_info(type).name << " element " << i;
   Sums sums;
   for (const float value : y) {
     sums.sum += value;
@@ -144,14 +150,18 @@ TEST(GgufQuants, EveryInstructionSetEqualsTheReference) {
     for (const std::size_t blocks : {0u, 1u, 2u, 13u, 67u}) {
       std::vector<std::byte> bytes(blocks * static_cast<std::size_t>(info.bytes));
       for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.next());
-      std::vector<float> expected(blocks * static_cast<std::size_t>(info.block)), out(expected.size());
+      std::vector<float> expected(blocks * static_cast<std::size_t>(info.block)),
+          out(expected.size());
       dequantize_reference(type, bytes, expected);
       for (std::size_t s = 0; s < sets; ++s) {
-        all[s]->dequantize(type, reinterpret_cast<const std::uint8_t*>(bytes.data()), blocks, out.data());
+        all[s]->dequantize(type, reinterpret_cast<const std::uint8_t*>(bytes.data()), blocks,
+                           out.data());
         for (std::size_t i = 0; i < out.size(); ++i) {
-          // Which NaN comes out of two NaN operands is the processor's choice; that it is one is not.
+          // Which NaN comes out of two NaN operands is the processor's choice; that it is one is
+          // not.
           if (std::isnan(expected[i]) && std::isnan(out[i])) continue;
-          ASSERT_EQ(float_bits(out[i]), float_bits(expected[i])) << all[s]->name << " " << info.name << " element " << i;
+          ASSERT_EQ(float_bits(out[i]), float_bits(expected[i]))
+              << all[s]->name << " " << info.name << " element " << i;
         }
       }
     }
@@ -176,7 +186,9 @@ TEST(Half, RoundsToNearestEvenEverywhere) {
   for (int i = 0; i < 400'000; ++i) {
     auto bits = static_cast<std::uint32_t>(random.next());
     // Half of the tries near float16's range, and exact ties among them.
-    if (i % 2 == 0) bits = (bits & 0x80000fffu) | ((0x33000000u + static_cast<std::uint32_t>(random.below(0x15000000u))) & 0x7ffff000u);
+    if (i % 2 == 0)
+      bits = (bits & 0x80000fffu) |
+             ((0x33000000u + static_cast<std::uint32_t>(random.below(0x15000000u))) & 0x7ffff000u);
     if (i % 4 == 0) bits &= ~0xfffu;
     const float value = bits_float(bits);
     if (std::isnan(value)) {
@@ -195,11 +207,12 @@ TEST(Half, SpecialValues) {
   EXPECT_EQ(float_to_half(65520.0f), 0x7c00);
   EXPECT_EQ(float_to_half(-std::numeric_limits<float>::infinity()), 0xfc00);
   EXPECT_EQ(float_to_half(0x1.0p-24f), 0x0001);
-  EXPECT_EQ(float_to_half(0x1.0p-25f), 0x0000);    // a tie, to even
-  EXPECT_EQ(float_to_half(0x1.8p-24f), 0x0002);    // a tie, to even
+  EXPECT_EQ(float_to_half(0x1.0p-25f), 0x0000);  // a tie, to even
+  EXPECT_EQ(float_to_half(0x1.8p-24f), 0x0002);  // a tie, to even
   EXPECT_EQ(float_to_half(-0.0f), 0x8000);
   EXPECT_EQ(float_to_bfloat(std::numeric_limits<float>::max()), 0x7f80);
-  EXPECT_EQ(float_to_bfloat(bits_float(0x7f800001u)), 0x7fc0);  // a NaN whose payload would round away
+  EXPECT_EQ(float_to_bfloat(bits_float(0x7f800001u)),
+            0x7fc0);  // a NaN whose payload would round away
 }
 
 TEST(GgufQuants, TypesAndSizes) {
@@ -255,7 +268,8 @@ TEST(GgufQuants, QuantisationErrorStaysWithinHalfAStep) {
     float steps;  // largest error in units of the block's scale
   };
   // Q4_0 clamps the opposite extreme by up to one step; the float16 scale adds a little.
-  for (const Bound bound : {Bound{GgufType::kQ8_0, 0.57f}, Bound{GgufType::kQ4_0, 1.01f}, Bound{GgufType::kQ4_1, 0.51f}}) {
+  for (const Bound bound : {Bound{GgufType::kQ8_0, 0.57f}, Bound{GgufType::kQ4_0, 1.01f},
+                            Bound{GgufType::kQ4_1, 0.51f}}) {
     std::vector<std::byte> packed(static_cast<std::size_t>(gguf_bytes(bound.type, 32 * 50)));
     std::vector<float> back(values.size());
     quantize(bound.type, values, packed);

@@ -1,5 +1,5 @@
-// Quantisers whose rounding is published exactly. Each step is a separate float32 operation in the published order;
-// compiled without contraction, so that a fused multiply-add never changes a bit.
+// Quantisers whose rounding is published exactly. Each step is a separate float32 operation in the
+// published order; compiled without contraction, so that a fused multiply-add never changes a bit.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -20,13 +20,16 @@ void put_half(std::byte* out, float value) {
   std::memcpy(out, &bits, sizeof(bits));
 }
 
-/// Truncates to a byte as the published code does: a value outside int32 (1/d may be infinite for denormal d) is 0.
+/// Truncates to a byte as the published code does: a value outside int32 (1/d may be infinite for
+/// denormal d) is 0.
 std::uint8_t to_byte(float value) {
   if (!(value > -2147483648.0f && value < 2147483648.0f)) return 0;
   return static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
 }
 
-std::uint8_t to_nibble(float value) { return std::min<std::uint8_t>(to_byte(std::trunc(value)), 15); }
+std::uint8_t to_nibble(float value) {
+  return std::min<std::uint8_t>(to_byte(std::trunc(value)), 15);
+}
 
 float inverse(float d) { return d == 0 ? 0.0f : 1.0f / d; }
 
@@ -34,18 +37,19 @@ float inverse(float d) { return d == 0 ? 0.0f : 1.0f / d; }
 void check_block(GgufType type, const float* x, float scale, std::size_t offset) {
   for (std::size_t i = 0; i < kBlock; ++i) {
     if (std::isfinite(x[i])) continue;
-    throw Error(ErrorKind::kInput, gguf_type_info(type).name, format("element {} is {}, which cannot be quantised",
-                                                                     offset + i, x[i]))
+    throw Error(ErrorKind::kInput, gguf_type_info(type).name,
+                format("element {} is {}, which cannot be quantised", offset + i, x[i]))
         .hint("run `espalier verify MODEL --deep` to list the tensors with NaN or Inf");
   }
   if (std::abs(scale) <= kMaxHalf) return;
   throw Error(ErrorKind::kInput, gguf_type_info(type).name,
-              format("elements {} to {} need a scale of {}, but float16 ends at {}", offset, offset + kBlock - 1, scale,
-                     kMaxHalf))
+              format("elements {} to {} need a scale of {}, but float16 ends at {}", offset,
+                     offset + kBlock - 1, scale, kMaxHalf))
       .hint("write this tensor as f32 or bf16");
 }
 
-/// Half away from zero, computed as the published code does: adding 0.5 first would round 0.49999997 up.
+/// Half away from zero, computed as the published code does: adding 0.5 first would round
+/// 0.49999997 up.
 float round_away(float value) {
   const float magnitude = std::abs(value);
   const float whole = std::floor(magnitude);
@@ -112,7 +116,8 @@ void quantize(GgufType type, std::span<const float> values, std::span<std::byte>
   }
   if (type == GgufType::kF16 || type == GgufType::kBF16) {
     for (std::size_t i = 0; i < values.size(); ++i) {
-      const std::uint16_t bits = type == GgufType::kF16 ? float_to_half(values[i]) : float_to_bfloat(values[i]);
+      const std::uint16_t bits =
+          type == GgufType::kF16 ? float_to_half(values[i]) : float_to_bfloat(values[i]);
       std::memcpy(out.data() + 2 * i, &bits, sizeof(bits));
     }
     return;

@@ -1,5 +1,6 @@
-// The meaning of every block format, element by element; shortest correct code, never optimised. The layouts are those
-// of the table in docs/formats/gguf.md. The vectorised decoder in simd_body_internal.h must be bit-equal to this.
+// The meaning of every block format, element by element; shortest correct code, never optimised.
+// The layouts are those of the table in docs/formats/gguf.md. The vectorised decoder in
+// simd_body_internal.h must be bit-equal to this.
 #include <cstring>
 
 #include "espalier/base/error.h"
@@ -74,17 +75,27 @@ float element(GgufType type, const Byte* b, int i) {
       std::memcpy(&value, b, sizeof(value));
       return value;
     }
-    case GgufType::kF16: return half_at(b);
-    case GgufType::kBF16: return bfloat_to_float(u16_at(b));
-    case GgufType::kQ4_0: return half_at(b) * static_cast<float>(nibble(b + 2, i) - 8);
-    case GgufType::kQ4_1: return plus(half_at(b) * static_cast<float>(nibble(b + 4, i)), half_at(b + 2));
-    case GgufType::kQ5_0: return half_at(b) * static_cast<float>((nibble(b + 6, i) | fifth_bit(b + 2, i)) - 16);
+    case GgufType::kF16:
+      return half_at(b);
+    case GgufType::kBF16:
+      return bfloat_to_float(u16_at(b));
+    case GgufType::kQ4_0:
+      return half_at(b) * static_cast<float>(nibble(b + 2, i) - 8);
+    case GgufType::kQ4_1:
+      return plus(half_at(b) * static_cast<float>(nibble(b + 4, i)), half_at(b + 2));
+    case GgufType::kQ5_0:
+      return half_at(b) * static_cast<float>((nibble(b + 6, i) | fifth_bit(b + 2, i)) - 16);
     case GgufType::kQ5_1:
-      return plus(half_at(b) * static_cast<float>(nibble(b + 8, i) | fifth_bit(b + 4, i)), half_at(b + 2));
-    case GgufType::kQ8_0: return half_at(b) * static_cast<float>(static_cast<std::int8_t>(b[2 + i]));
-    case GgufType::kQ4_K: return k_element(b, i, false);
-    case GgufType::kQ5_K: return k_element(b, i, true);
-    case GgufType::kQ6_K: return q6_k_element(b, i);
+      return plus(half_at(b) * static_cast<float>(nibble(b + 8, i) | fifth_bit(b + 4, i)),
+                  half_at(b + 2));
+    case GgufType::kQ8_0:
+      return half_at(b) * static_cast<float>(static_cast<std::int8_t>(b[2 + i]));
+    case GgufType::kQ4_K:
+      return k_element(b, i, false);
+    case GgufType::kQ5_K:
+      return k_element(b, i, true);
+    case GgufType::kQ6_K:
+      return q6_k_element(b, i);
   }
   assertion_failed("known GgufType", __FILE__, __LINE__);
 }

@@ -17,7 +17,7 @@ constexpr int kLanes = 8;
 }  // namespace
 }  // namespace gguf_avx2
 
-const GgufSimd kGgufAvx2{"avx2", &gguf_avx2::dequantize_any, &gguf_avx2::dot_any, &gguf_avx2::dot_floats};
+const GgufSimd kGgufAvx2{"avx2", &gguf_avx2::dequantize_any, &gguf_avx2::linear};
 
 }  // namespace espalier
 #endif

@@ -17,7 +17,7 @@ constexpr int kLanes = 16;
 }  // namespace
 }  // namespace gguf_avx512
 
-const GgufSimd kGgufAvx512{"avx512", &gguf_avx512::dequantize_any, &gguf_avx512::dot_any, &gguf_avx512::dot_floats};
+const GgufSimd kGgufAvx512{"avx512", &gguf_avx512::dequantize_any, &gguf_avx512::linear};
 
 }  // namespace espalier
 #endif

@@ -12,7 +12,6 @@ constexpr int kLanes = 4;
 }  // namespace
 }  // namespace gguf_baseline
 
-const GgufSimd kGgufBaseline{"baseline", &gguf_baseline::dequantize_any, &gguf_baseline::dot_any,
-                             &gguf_baseline::dot_floats};
+const GgufSimd kGgufBaseline{"baseline", &gguf_baseline::dequantize_any, &gguf_baseline::linear};
 
 }  // namespace espalier

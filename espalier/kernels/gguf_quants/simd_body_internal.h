@@ -1,12 +1,18 @@
-// Block decoders, dequantisation and dot products in GCC vector extensions. Included by simd_<set>.cpp inside a
-// namespace of its own, with kLanes defined; each of those files is compiled for its instruction set and must use
-// nothing of the standard library, or the linker could merge such code into programs run elsewhere.
+// Block decoders, dequantisation and dot products in GCC vector extensions. Included by
+// simd_<set>.cpp inside a namespace of its own, with kLanes defined; each of those files is
+// compiled for its instruction set and must use nothing of the standard library, or the linker
+// could merge such code into programs run elsewhere.
 //
-// A decoder calls emit(i, values) for every kLanes elements of a block, in order, with exactly the arithmetic of
-// reference.cpp (the files are compiled without floating-point contraction), so dequantising is emit = store and a dot
-// product is emit = multiply-add: weights go from packed bytes to the sum without passing through memory.
+// A decoder calls emit(i, values) for every kLanes elements of a block, in order, with exactly the
+// arithmetic of reference.cpp (the files are compiled without floating-point contraction);
+// dequantising stores what is emitted.
+//
+// Included more than once.
 
 #define ESPALIER_INLINE __attribute__((always_inline)) inline
+
+constexpr int kMaxOutputs = kGgufLinearOutputs;
+constexpr std::size_t kChunk = 512;  // columns: four unpacked rows take 8 KiB
 
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef std::int32_t Ints __attribute__((vector_size(4 * kLanes)));
@@ -23,18 +29,34 @@ ESPALIER_INLINE Floats load_floats(const float* from) {
   return value;
 }
 
-ESPALIER_INLINE void store_floats(float* to, Floats value) { __builtin_memcpy(to, &value, sizeof(value)); }
+ESPALIER_INLINE void store_floats(float* to, Floats value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
 
+// GCC 12 makes scalar code of a conversion from bytes to 32-bit lanes, so these two are spelled
+// out.
 ESPALIER_INLINE Ints load_bytes(const Byte* from) {
+#if defined(ESPALIER_SIMD_AVX512)
+  return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)from));
+#elif defined(ESPALIER_SIMD_AVX2)
+  return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
   Bytes8 value;
   __builtin_memcpy(&value, from, sizeof(value));
   return __builtin_convertvector(value, Ints);
+#endif
 }
 
 ESPALIER_INLINE Ints load_signed_bytes(const Byte* from) {
+#if defined(ESPALIER_SIMD_AVX512)
+  return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
+#elif defined(ESPALIER_SIMD_AVX2)
+  return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
   SignedBytes8 value;
   __builtin_memcpy(&value, from, sizeof(value));
   return __builtin_convertvector(value, Ints);
+#endif
 }
 
 ESPALIER_INLINE Floats to_floats(Ints value) { return __builtin_convertvector(value, Floats); }
@@ -106,13 +128,17 @@ struct F32Block {
 struct F16Block {
   static constexpr int kElements = kLanes, kBytes = 2 * kLanes;
   template <class Emit>
-  static ESPALIER_INLINE void decode(const Byte* b, Emit emit) { emit(0, load_halves(b)); }
+  static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
+    emit(0, load_halves(b));
+  }
 };
 
 struct BF16Block {
   static constexpr int kElements = kLanes, kBytes = 2 * kLanes;
   template <class Emit>
-  static ESPALIER_INLINE void decode(const Byte* b, Emit emit) { emit(0, load_bfloats(b)); }
+  static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
+    emit(0, load_bfloats(b));
+  }
 };
 
 /// Low nibbles of 16 bytes, then high nibbles: elements 0..15 and 16..31.
@@ -131,7 +157,9 @@ struct Q4_0Block {
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
     const Floats d = splat(half_at(b));
-    each_nibble(b + 2, [&](int i, Ints q) __attribute__((always_inline)) { emit(i, d * to_floats(q - 8)); });
+    each_nibble(
+        b + 2, [&](int i, Ints q)
+                   __attribute__((always_inline)) { emit(i, d * to_floats(q - 8)); });
   }
 };
 
@@ -140,7 +168,9 @@ struct Q4_1Block {
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
     const Floats d = splat(half_at(b)), m = splat(half_at(b + 2));
-    each_nibble(b + 4, [&](int i, Ints q) __attribute__((always_inline)) { emit(i, d * to_floats(q) + m); });
+    each_nibble(
+        b + 4, [&](int i, Ints q)
+                   __attribute__((always_inline)) { emit(i, d * to_floats(q) + m); });
   }
 };
 
@@ -156,9 +186,10 @@ struct Q5_0Block {
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
     const Floats d = splat(half_at(b));
     const std::uint32_t high = u32_at(b + 2);
-    each_nibble(b + 6, [&](int i, Ints q) __attribute__((always_inline)) {
-      emit(i, d * to_floats((q | fifth_bits(high, i)) - 16));
-    });
+    each_nibble(
+        b + 6, [&](int i, Ints q) __attribute__((always_inline)) {
+          emit(i, d * to_floats((q | fifth_bits(high, i)) - 16));
+        });
   }
 };
 
@@ -168,9 +199,10 @@ struct Q5_1Block {
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
     const Floats d = splat(half_at(b)), m = splat(half_at(b + 2));
     const std::uint32_t high = u32_at(b + 4);
-    each_nibble(b + 8, [&](int i, Ints q) __attribute__((always_inline)) {
-      emit(i, d * to_floats(q | fifth_bits(high, i)) + m);
-    });
+    each_nibble(
+        b + 8, [&](int i, Ints q) __attribute__((always_inline)) {
+          emit(i, d * to_floats(q | fifth_bits(high, i)) + m);
+        });
   }
 };
 
@@ -229,7 +261,8 @@ struct Q5_KBlock {
       for (int i = 0; i < 32; i += kLanes) {
         const Ints packed = load_bytes(q + 32 * (j / 2) + i);
         const Ints fifth = ((load_bytes(high + i) >> j) & 1) << 4;
-        emit(32 * j + i, scale * to_floats(((j & 1) == 0 ? packed & 15 : packed >> 4) | fifth) - minimum);
+        emit(32 * j + i,
+             scale * to_floats(((j & 1) == 0 ? packed & 15 : packed >> 4) | fifth) - minimum);
       }
     }
   }
@@ -267,7 +300,9 @@ ESPALIER_INLINE float element_of(GgufType type, const Byte* b) {
 template <class Block>
 void dequantize_blocks(const Byte* bytes, std::size_t blocks, float* out) {
   for (std::size_t n = 0; n < blocks; ++n) {
-    Block::decode(bytes, [&](int i, Floats value) __attribute__((always_inline)) { store_floats(out + i, value); });
+    Block::decode(
+        bytes, [&](int i, Floats value)
+                   __attribute__((always_inline)) { store_floats(out + i, value); });
     bytes += Block::kBytes;
     out += Block::kElements;
   }
@@ -283,17 +318,43 @@ void dequantize_elements(GgufType type, const Byte* bytes, std::size_t count, fl
 
 void dequantize_any(GgufType type, const Byte* bytes, std::size_t blocks, float* out) {
   switch (type) {
-    case GgufType::kF32: return dequantize_elements<F32Block>(type, bytes, blocks, out);
-    case GgufType::kF16: return dequantize_elements<F16Block>(type, bytes, blocks, out);
-    case GgufType::kBF16: return dequantize_elements<BF16Block>(type, bytes, blocks, out);
-    case GgufType::kQ4_0: return dequantize_blocks<Q4_0Block>(bytes, blocks, out);
-    case GgufType::kQ4_1: return dequantize_blocks<Q4_1Block>(bytes, blocks, out);
-    case GgufType::kQ5_0: return dequantize_blocks<Q5_0Block>(bytes, blocks, out);
-    case GgufType::kQ5_1: return dequantize_blocks<Q5_1Block>(bytes, blocks, out);
-    case GgufType::kQ8_0: return dequantize_blocks<Q8_0Block>(bytes, blocks, out);
-    case GgufType::kQ4_K: return dequantize_blocks<Q4_KBlock>(bytes, blocks, out);
-    case GgufType::kQ5_K: return dequantize_blocks<Q5_KBlock>(bytes, blocks, out);
-    case GgufType::kQ6_K: return dequantize_blocks<Q6_KBlock>(bytes, blocks, out);
+    case GgufType::kF32:
+      return dequantize_elements<F32Block>(type, bytes, blocks, out);
+    case GgufType::kF16:
+      return dequantize_elements<F16Block>(type, bytes, blocks, out);
+    case GgufType::kBF16:
+      return dequantize_elements<BF16Block>(type, bytes, blocks, out);
+    case GgufType::kQ4_0:
+      return dequantize_blocks<Q4_0Block>(bytes, blocks, out);
+    case GgufType::kQ4_1:
+      return dequantize_blocks<Q4_1Block>(bytes, blocks, out);
+    case GgufType::kQ5_0:
+      return dequantize_blocks<Q5_0Block>(bytes, blocks, out);
+    case GgufType::kQ5_1:
+      return dequantize_blocks<Q5_1Block>(bytes, blocks, out);
+    case GgufType::kQ8_0:
+      return dequantize_blocks<Q8_0Block>(bytes, blocks, out);
+    case GgufType::kQ4_K:
+      return dequantize_blocks<Q4_KBlock>(bytes, blocks, out);
+    case GgufType::kQ5_K:
+      return dequantize_blocks<Q5_KBlock>(bytes, blocks, out);
+    case GgufType::kQ6_K:
+      return dequantize_blocks<Q6_KBlock>(bytes, blocks, out);
+  }
+}
+
+ESPALIER_INLINE std::size_t block_elements(GgufType type) {
+  switch (type) {
+    case GgufType::kF32:
+    case GgufType::kF16:
+    case GgufType::kBF16:
+      return 1;
+    case GgufType::kQ4_K:
+    case GgufType::kQ5_K:
+    case GgufType::kQ6_K:
+      return 256;
+    default:
+      return 32;
   }
 }
 
@@ -307,126 +368,89 @@ ESPALIER_INLINE float sum_of(Floats value) {
   return part[0];
 }
 
-/// One weight row against kRows rows of x. Several independent sums per row hide the latency of multiply-add.
-template <class Block, int kRows>
-ESPALIER_INLINE void dot_rows(const Byte* bytes, std::size_t blocks, const float* x, std::size_t x_stride, float* sums) {
-  constexpr int kChains = kRows == 1 ? 4 : 2;
-  Floats total[kRows][kChains] = {};
-  for (std::size_t n = 0; n < blocks; ++n) {
-    Block::decode(bytes, [&](int i, Floats w) __attribute__((always_inline)) {
-      for (int r = 0; r < kRows; ++r) {
-        Floats& sum = total[r][(i / kLanes) % kChains];
-        sum = multiply_add(w, load_floats(x + static_cast<std::size_t>(r) * x_stride + i), sum);
-      }
-    });
-    bytes += Block::kBytes;
-    x += Block::kElements;
-  }
-  for (int r = 0; r < kRows; ++r) {
-    Floats sum = total[r][0];
-    for (int c = 1; c < kChains; ++c) sum += total[r][c];
-    sums[r] = sum_of(sum);
-  }
-}
-
-template <class Block>
-void dot_blocks(const Byte* bytes, std::size_t blocks, const float* x, std::size_t x_stride, int rows, float* sums) {
-  switch (rows) {
-    case 1: return dot_rows<Block, 1>(bytes, blocks, x, x_stride, sums);
-    case 2: return dot_rows<Block, 2>(bytes, blocks, x, x_stride, sums);
-    case 3: return dot_rows<Block, 3>(bytes, blocks, x, x_stride, sums);
-    default: return dot_rows<Block, 4>(bytes, blocks, x, x_stride, sums);
-  }
-}
-
-/// Four vectors a step, so that the loop over F32, F16 and BF16 has independent chains as the block formats do.
-template <class Block>
-struct FourBlocks {
-  static constexpr int kElements = 4 * Block::kElements, kBytes = 4 * Block::kBytes;
-  template <class Emit>
-  static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    for (int k = 0; k < 4; ++k) {
-      Block::decode(b + k * Block::kBytes, [&](int, Floats value) __attribute__((always_inline)) {
-        emit(k * Block::kElements, value);
-      });
-    }
-  }
-};
-
-template <class Block>
-void dot_elements(GgufType type, const Byte* bytes, std::size_t count, const float* x, std::size_t x_stride, int rows,
-                  float* sums) {
-  using Four = FourBlocks<Block>;
-  const std::size_t whole = count / Four::kElements;
-  dot_blocks<Four>(bytes, whole, x, x_stride, rows, sums);
-  constexpr std::size_t kSize = Block::kBytes / kLanes;
-  for (std::size_t i = whole * Four::kElements; i < count; ++i) {
-    const float w = element_of(type, bytes + i * kSize);
-    for (int r = 0; r < rows; ++r) sums[r] += w * x[static_cast<std::size_t>(r) * x_stride + i];
-  }
-}
-
-void dot_any(GgufType type, const Byte* bytes, std::size_t blocks, const float* x, std::size_t x_stride, int rows,
-             float* y, std::size_t y_stride) {
-  float sums[4];
-  switch (type) {
-    case GgufType::kF32: dot_elements<F32Block>(type, bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kF16: dot_elements<F16Block>(type, bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kBF16: dot_elements<BF16Block>(type, bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ4_0: dot_blocks<Q4_0Block>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ4_1: dot_blocks<Q4_1Block>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ5_0: dot_blocks<Q5_0Block>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ5_1: dot_blocks<Q5_1Block>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ8_0: dot_blocks<Q8_0Block>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ4_K: dot_blocks<Q4_KBlock>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ5_K: dot_blocks<Q5_KBlock>(bytes, blocks, x, x_stride, rows, sums); break;
-    case GgufType::kQ6_K: dot_blocks<Q6_KBlock>(bytes, blocks, x, x_stride, rows, sums); break;
-  }
-  for (int r = 0; r < rows; ++r) y[static_cast<std::size_t>(r) * y_stride] = sums[r];
-}
-
+/// sums += products of kOutputs weight rows (kChunk apart) and kRows rows of x over `count`
+/// elements. One vector sum per pair, so the order of additions for a pair depends on nothing but
+/// the chunks.
 template <int kOutputs, int kRows>
-void dot_tile(const float* weights, std::size_t size, const float* x, std::size_t x_stride, float* y,
-              std::size_t y_stride) {
-  Floats total[kOutputs][kRows] = {};
+void add_products(const float* weights, std::size_t count, const float* x, std::size_t x_stride,
+                  float* sums) {
+  Floats total[kOutputs][kRows];
+  for (int o = 0; o < kOutputs; ++o) {
+    for (int r = 0; r < kRows; ++r)
+      total[o][r] = load_floats(sums + (r * kMaxOutputs + o) * kLanes);
+  }
   std::size_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
+  for (; i + kLanes <= count; i += kLanes) {
+    Floats inputs[kRows];
+    for (int r = 0; r < kRows; ++r)
+      inputs[r] = load_floats(x + static_cast<std::size_t>(r) * x_stride + i);
     for (int o = 0; o < kOutputs; ++o) {
-      const Floats w = load_floats(weights + static_cast<std::size_t>(o) * size + i);
-      for (int r = 0; r < kRows; ++r) {
-        total[o][r] = multiply_add(w, load_floats(x + static_cast<std::size_t>(r) * x_stride + i), total[o][r]);
-      }
+      const Floats w = load_floats(weights + static_cast<std::size_t>(o) * kChunk + i);
+      for (int r = 0; r < kRows; ++r) total[o][r] = multiply_add(w, inputs[r], total[o][r]);
     }
   }
   for (int o = 0; o < kOutputs; ++o) {
-    for (int r = 0; r < kRows; ++r) {
-      float sum = sum_of(total[o][r]);
-      for (std::size_t j = i; j < size; ++j) {
-        sum += weights[static_cast<std::size_t>(o) * size + j] * x[static_cast<std::size_t>(r) * x_stride + j];
+    for (int r = 0; r < kRows; ++r)
+      store_floats(sums + (r * kMaxOutputs + o) * kLanes, total[o][r]);
+  }
+  for (; i < count; ++i) {  // only types whose block is one element come here
+    for (int o = 0; o < kOutputs; ++o) {
+      for (int r = 0; r < kRows; ++r) {
+        sums[(r * kMaxOutputs + o) * kLanes] += weights[static_cast<std::size_t>(o) * kChunk + i] *
+                                                x[static_cast<std::size_t>(r) * x_stride + i];
       }
-      y[static_cast<std::size_t>(r) * y_stride + static_cast<std::size_t>(o)] = sum;
     }
   }
 }
 
+using AddProducts = void (*)(const float*, std::size_t, const float*, std::size_t, float*);
 template <int kOutputs>
-void dot_tile_rows(const float* weights, std::size_t size, const float* x, std::size_t x_stride, int rows, float* y,
-                   std::size_t y_stride) {
-  switch (rows) {
-    case 1: return dot_tile<kOutputs, 1>(weights, size, x, x_stride, y, y_stride);
-    case 2: return dot_tile<kOutputs, 2>(weights, size, x, x_stride, y, y_stride);
-    case 3: return dot_tile<kOutputs, 3>(weights, size, x, x_stride, y, y_stride);
-    default: return dot_tile<kOutputs, 4>(weights, size, x, x_stride, y, y_stride);
-  }
+constexpr AddProducts kAddProducts[5] = {nullptr, &add_products<kOutputs, 1>,
+                                         &add_products<kOutputs, 2>, &add_products<kOutputs, 3>,
+                                         &add_products<kOutputs, 4>};
+
+/// Asks for the same columns of the rows that come next: four rows are read side by side in short
+/// pieces, a pattern the hardware does not foresee (measured: three times slower without).
+ESPALIER_INLINE void prefetch(const Byte* from, std::size_t distance, std::size_t size) {
+  const auto address = reinterpret_cast<std::uintptr_t>(from) + distance;
+  for (std::size_t at = 0; at < size; at += 64)
+    __builtin_prefetch(reinterpret_cast<const void*>(address + at));
 }
 
-void dot_floats(const float* weights, std::size_t size, int outputs, const float* x, std::size_t x_stride, int rows,
-                float* y, std::size_t y_stride) {
-  switch (outputs) {
-    case 1: return dot_tile_rows<1>(weights, size, x, x_stride, rows, y, y_stride);
-    case 2: return dot_tile_rows<2>(weights, size, x, x_stride, rows, y, y_stride);
-    case 3: return dot_tile_rows<3>(weights, size, x, x_stride, rows, y, y_stride);
-    default: return dot_tile_rows<4>(weights, size, x, x_stride, rows, y, y_stride);
+/// See GgufSimd::linear. Weights are unpacked kChunk columns at a time into a buffer in the
+/// first-level cache, where all rows of x use them; the sums wait in `scratch` meanwhile.
+void linear(GgufType type, const Byte* weights, std::size_t row_bytes, std::size_t in, int outputs,
+            const float* x, std::size_t rows, float* y, std::size_t y_stride, float* scratch) {
+  alignas(64) float chunk[kMaxOutputs * kChunk];
+  const std::size_t block = block_elements(type),
+                    block_size = row_bytes * block / (in == 0 ? 1 : in);
+  for (std::size_t i = 0; i < rows * kMaxOutputs * kLanes; ++i) scratch[i] = 0;
+  for (std::size_t begin = 0; begin < in; begin += kChunk) {
+    const std::size_t count = in - begin < kChunk ? in - begin : kChunk;
+    for (int o = 0; o < outputs; ++o) {
+      const Byte* part =
+          weights + static_cast<std::size_t>(o) * row_bytes + begin / block * block_size;
+      prefetch(part, row_bytes * kMaxOutputs, count / block * block_size);
+      dequantize_any(type, part, count / block, chunk + static_cast<std::size_t>(o) * kChunk);
+    }
+    for (std::size_t r = 0; r < rows; r += 4) {
+      const std::size_t group = rows - r < 4 ? rows - r : 4;
+      float* sums = scratch + r * kMaxOutputs * kLanes;
+      if (outputs == kMaxOutputs) {
+        kAddProducts<kMaxOutputs>[group](chunk, count, x + r * in + begin, in, sums);
+        continue;
+      }
+      for (int o = 0; o < outputs; ++o) {
+        kAddProducts<1>[group](chunk + static_cast<std::size_t>(o) * kChunk, count,
+                               x + r * in + begin, in, sums + o * kLanes);
+      }
+    }
+  }
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (int o = 0; o < outputs; ++o) {
+      const float* sums = scratch + (r * kMaxOutputs + static_cast<std::size_t>(o)) * kLanes;
+      y[r * y_stride + static_cast<std::size_t>(o)] = sum_of(load_floats(sums));
+    }
   }
 }
 

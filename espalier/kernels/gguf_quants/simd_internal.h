@@ -1,4 +1,5 @@
-// What each instruction set offers: the same body (simd_body_internal.h) compiled once per set, picked at run time.
+// What each instruction set offers: the same body (simd_body_internal.h) compiled once per set,
+// picked at run time.
 #pragma once
 
 #include <cstddef>
@@ -8,16 +9,19 @@
 
 namespace espalier {
 
+constexpr int kGgufLinearOutputs = 4;
+constexpr int kGgufMaxLanes = 16;
+
 struct GgufSimd {
   const char* name;
   /// Dequantises `blocks` blocks.
   void (*dequantize)(GgufType type, const std::uint8_t* bytes, std::size_t blocks, float* out);
-  /// y[r * y_stride] = dot(one weight row of `blocks` blocks, x + r * x_stride) for r < rows; rows is 1 to 4.
-  void (*dot)(GgufType type, const std::uint8_t* bytes, std::size_t blocks, const float* x, std::size_t x_stride,
-              int rows, float* y, std::size_t y_stride);
-  /// y[r * y_stride + o] = dot(weights + o * size, x + r * x_stride) for r < rows <= 4, o < outputs <= 4, all float.
-  void (*dot_floats)(const float* weights, std::size_t size, int outputs, const float* x, std::size_t x_stride, int rows,
-                     float* y, std::size_t y_stride);
+  /// y[r * y_stride + o] = dot(weight row o, x row r) for o < outputs <= kGgufLinearOutputs and r <
+  /// rows. `in`: elements of a row; `x` [rows, in]; `scratch`: rows * kGgufLinearOutputs *
+  /// kGgufMaxLanes floats.
+  void (*linear)(GgufType type, const std::uint8_t* weights, std::size_t row_bytes, std::size_t in,
+                 int outputs, const float* x, std::size_t rows, float* y, std::size_t y_stride,
+                 float* scratch);
 };
 
 extern const GgufSimd kGgufBaseline;

@@ -19,6 +19,8 @@ namespace {
 // oneDNN blocks the inner dimension by the number of rows when there are few of them, which changes the rounding; from
 // this many rows on the blocking is one and the same (tested). Fewer rows are padded to it.
 constexpr std::int64_t kTileRows = 128;
+// MKL gives single rows left over by its threads to another kernel; below kTileRows, rows are padded to a multiple of this.
+constexpr std::int64_t kMklRows = 16;
 // Below 8 rows neither library keeps the promise of equal bits; a matrix-vector kernel is faster there anyway.
 constexpr std::int64_t kFewRows = 8;
 // Below this many weights the call overhead of oneDNN (about 20 us) outweighs its kernels.
@@ -46,18 +48,32 @@ std::atomic<MatmulBackend>& backend_slot() {
 
 bool plain_float(const at::Tensor& x) { return x.scalar_type() == at::kFloat && x.device().is_cpu(); }
 
+at::Tensor pad_rows(const at::Tensor& x, std::int64_t rows) {
+  at::Tensor padded = at::zeros({rows, x.size(1)}, x.options());
+  padded.narrow(0, 0, x.size(0)).copy_(x);
+  return padded;
+}
+
 /// x [rows, in] W^T by oneDNN, the same bits per row for any number of rows.
 at::Tensor tiled_onednn(const at::Tensor& x, const at::Tensor& weight) {
   const std::int64_t rows = x.size(0);
   if (rows >= kTileRows) return onednn_linear(x, weight);
-  at::Tensor padded = at::zeros({kTileRows, x.size(1)}, x.options());
-  padded.narrow(0, 0, rows).copy_(x);
-  return onednn_linear(padded, weight).narrow(0, 0, rows);
+  return onednn_linear(pad_rows(x, kTileRows), weight).narrow(0, 0, rows);
+}
+
+at::Tensor aten_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const std::int64_t in = weight.size(1), rows = in == 0 ? 0 : x.numel() / in;
+  const bool mkl = plain_float(x) && rows >= kFewRows && rows < kTileRows && rows % kMklRows != 0;
+  if (!mkl) return at::linear(x, weight, bias);
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  const std::int64_t padded_rows = (rows + kMklRows - 1) / kMklRows * kMklRows;
+  return at::linear(pad_rows(x.reshape({rows, in}), padded_rows), weight, bias).narrow(0, 0, rows).view(sizes);
 }
 
 at::Tensor forward_product(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const std::int64_t in = weight.size(1), out = weight.size(0), rows = in == 0 ? 0 : x.numel() / in;
-  if (!plain_float(x) || !plain_float(weight) || !uses_onednn(rows, in, out)) return at::linear(x, weight, bias);
+  if (!plain_float(x) || !plain_float(weight) || !uses_onednn(rows, in, out)) return aten_linear(x, weight, bias);
   at::Tensor y = tiled_onednn(x.reshape({rows, in}), weight);
   if (bias) y.add_(*bias);
   auto sizes = x.sizes().vec();

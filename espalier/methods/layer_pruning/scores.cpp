@@ -114,7 +114,7 @@ class CkaCollector {
           h.narrow(0, batch.first, batch.count).narrow(1, skip_first_, rows_per_sequence_);
       at::Tensor x = part.reshape({-1, h.size(2)}).to(at::kDouble);
       const at::Tensor rms = x.square().mean(-1, true).sqrt();
-      x = x / at::where(rms.eq(0), at::ones_like(rms), rms);
+      x = (x / at::where(rms.eq(0), at::ones_like(rms), rms)).to(at::kFloat);
       const at::Tensor row = HsicMatrix::centred_row(x, state, CkaEstimator::kUnbiased);
       if (!batch.grams.defined()) batch.grams = at::empty({states_, row.size(0)}, row.options());
       batch.grams[state].copy_(row);

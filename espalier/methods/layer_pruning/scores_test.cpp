@@ -12,13 +12,13 @@
 
 #include "espalier/base/error.h"
 #include "espalier/similarity/similarity.h"
-#include "espalier/surgery/tiny_model_testing.h"
+#include "tests/support/tiny_model.h"
 
 namespace espalier::layer_pruning {
 namespace {
 
-using espalier::testing::TemporaryFolder;
-using espalier::testing::TinyDecoder;
+using testing_support::TemporaryFolder;
+using testing_support::TinyDecoder;
 using Layers = std::vector<std::int64_t>;
 
 at::Tensor token_ids(std::int64_t samples, std::int64_t tokens, std::int64_t vocab,
@@ -75,8 +75,8 @@ TEST(Sweep, EqualsLeaveOneOutOfEveryCandidate) {
   TemporaryFolder dir;
   TinyDecoder{.layers = 5}.write_folder(dir / "model");
   const Decoder model = load(dir / "model");
-  // 60 x 64 tokens: each stream is run in more than one chunk.
-  for (const auto& [samples, tokens] : {std::pair<std::int64_t, std::int64_t>{3, 10}, {60, 64}}) {
+  // 42 x 64 tokens: each stream is run in more than one chunk.
+  for (const auto& [samples, tokens] : {std::pair<std::int64_t, std::int64_t>{3, 10}, {42, 64}}) {
     const at::Tensor ids = token_ids(samples, tokens, 61);
     const LayerScores scores = scored(model, ids, {"ppl"});
     EXPECT_EQ(scores.block_forwards, 5 * 6 / 2);
@@ -85,7 +85,7 @@ TEST(Sweep, EqualsLeaveOneOutOfEveryCandidate) {
     EXPECT_EQ(naive_forwards, 5 * 4);
     for (std::size_t layer = 0; layer < 5; ++layer) {
       EXPECT_NEAR(scores.metrics.at("ppl")[layer] / naive[layer], 1, 1e-5) << layer;
-      EXPECT_GT(std::abs(naive[layer] / scores.dense_perplexity - 1), 1e-3)
+      EXPECT_GT(std::abs(naive[layer] / scores.dense_perplexity - 1), 1e-4)
           << "a layer without effect tests nothing";
     }
   }
@@ -133,7 +133,7 @@ TEST(Sweep, HiddenStateScoresFollowTheirDefinitions) {
   EXPECT_EQ(scores.dense_perplexity, 0);
   const auto features = [&](std::size_t state) {
     const at::Tensor x = states[state].narrow(1, 1, 8).reshape({-1, 32}).to(at::kDouble);
-    return x / x.square().mean(-1, true).sqrt();
+    return (x / x.square().mean(-1, true).sqrt()).to(at::kFloat);
   };
   for (std::size_t layer = 0; layer < 4; ++layer) {
     EXPECT_NEAR(scores.metrics.at("bi")[layer], block_influence(states[layer], states[layer + 1]),
@@ -211,7 +211,7 @@ TEST(Sweep, RefusalsSayWhatIsMissing) {
   struct StopAtOnce final : StopToken {
     bool stop_requested() const override { return true; }
   };
-  EXPECT_THROW(score_layers(model, token_ids(2, 8, 61), {}, silent_reporter(), StopAtOnce()),
+  EXPECT_THROW(score_layers(model, token_ids(2, 8, 61), {.metrics = {"bi"}}, silent_reporter(), StopAtOnce()),
                Interrupted);
   // A NaN weight in layer 1.
   Decoder broken = model.with_layers({0, 1, 2});
@@ -257,7 +257,8 @@ TEST(Select, RandomIsAPermutationOfTheSeed) {
     options.seed = seed;
     return score_layers(model, {}, options, silent_reporter()).metrics.at("random");
   };
-  EXPECT_EQ(std::set<double>(draw(42).begin(), draw(42).end()).size(), 6u);
+  const std::vector<double> ranks = draw(42);
+  EXPECT_EQ(std::set<double>(ranks.begin(), ranks.end()).size(), 6u);
   EXPECT_EQ(draw(42), draw(42));
   EXPECT_NE(draw(42), draw(43));
 }

@@ -2,6 +2,7 @@
 // only; larger ones, with a tokenizer, come from the program tests/make_tiny_model.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -20,7 +21,7 @@
 #include "espalier/models/decoder/checkpoint.h"
 #include "espalier/models/decoder/tensor_names.h"
 
-namespace espalier::testing {
+namespace espalier::testing_support {
 
 /// An empty folder that disappears with this object.
 class TemporaryFolder {
@@ -165,4 +166,4 @@ struct TinyDecoder {
   }
 };
 
-}  // namespace espalier::testing
+}  // namespace espalier::testing_support
