@@ -19,19 +19,22 @@ rm -rf "$out"
 mkdir -p "$out/json"
 started=$SECONDS
 
-# step TITLE JSON_NAME VERB ARGUMENTS...: prints the command, runs it, keeps its JSON beside its table.
+# step TITLE NAME VERB ARGUMENTS...: prints the command, runs it, keeps its JSON document as json/NN-NAME.json.
+count=0
 step() {
-  local title=$1 json=$2 begun=$SECONDS
+  local title=$1 json begun=$SECONDS
+  count=$((count + 1))
+  json=$(printf '%s/json/%02d-%s.json' "$out" "$count" "$2")
   shift 2
   printf '\n== %s\n$ espalier' "$title"
   printf ' %q' "$@"
   printf '\n'
-  "$espalier" "$@" --save-json "$out/json/$json.json"
+  "$espalier" "$@" --save-json "$json"
   printf '   (%d s)\n' $((SECONDS - begun))
 }
 
 # The layers that `prune` chose, as --remove takes them: 12,13,14.
-removed() { tr -d ' \n' < "$out/json/prune.json" | sed -n 's/.*"removed":\[\([0-9,]*\)\].*/\1/p'; }
+removed() { tr -d ' \n' < "$out"/json/*-prune.json | sed -n 's/.*"removed":\[\([0-9,]*\)\].*/\1/p'; }
 
 protocol=(--task ppl --text "$heldout" --seq-len 128 --max-segments 64)
 talk=(--prompt "$prompt" --max-new-tokens 48 --greedy)
@@ -54,9 +57,10 @@ step "The healed model as one GGUF file" gguf convert "$out/healed" --to gguf --
 step "Before: a sentence continued" generate-dense generate "$out/dense" "${talk[@]}"
 step "Pruned: the same" generate-pruned generate "$out/pruned" "${talk[@]}"
 step "Healed: the same" generate-healed generate "$out/healed" "${talk[@]}"
-step "One report of it all" report report "$out" --out "$out/report.html"
+step "One report of it all" report report "$out" "$out"/json/*-eval-*.json "$out"/json/*-generate-*.json \
+  --title "SmolLM2-135M-Instruct without 7 of its 30 layers" --out "$out/report.html"
 
-perplexity() { sed -n 's/.*"perplexity": *\([0-9.eE+-]*\).*/\1/p' "$out/json/$1.json" | head -n 1; }
+perplexity() { sed -n 's/.*"perplexity": *\([0-9.eE+-]*\).*/\1/p' "$out"/json/*-"$1".json | head -n 1; }
 size() { du -sb "$1" | awk '{ printf "%.0f MB", $1 / 1e6 }'; }
 cat <<TEXT
 

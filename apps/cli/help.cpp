@@ -28,8 +28,7 @@ std::string join(const std::vector<std::string>& words, std::string_view separat
 
 std::string flag_form(const Option& option) {
   const std::string value = value_placeholder(option);
-  if (option.traits.positional)
-    return option.type == OptionType::kStringList ? value + "..." : value;
+  if (option.traits.positional) return positional_form(option);
   if (value.empty())
     return option.default_text == "true" ? "--no-" + option.flag().substr(2) : option.flag();
   return option.flag() + " " + value;

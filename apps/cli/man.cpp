@@ -49,8 +49,7 @@ std::string title(std::string name) {
 
 std::string option_form(const Option& option) {
   const std::string value = value_placeholder(option);
-  if (option.traits.positional)
-    return format("\\fI{}\\fR{}", roff(value), option.type == OptionType::kStringList ? "..." : "");
+  if (option.traits.positional) return format("\\fI{}\\fR", roff(positional_form(option)));
   if (value.empty())
     return format("\\fB{}\\fR, \\fB{}\\fR", roff(option.flag()),
                   roff("--no-" + option.flag().substr(2)));

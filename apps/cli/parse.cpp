@@ -153,8 +153,11 @@ class Matcher {
       if (place == places.size())
         throw Error(ErrorKind::kUsage, value, format("unexpected argument of `espalier {}`", verb_))
             .hint(format("the form is: {}", usage_line(verb_, options_)));
-      parsed.values.emplace_back(places[place], value);
-      if (places[place]->type != OptionType::kStringList) ++place;
+      // A bare word is one element, commas and all.
+      const bool list = places[place]->type == OptionType::kStringList;
+      parsed.values.emplace_back(
+          places[place], list ? detail::print_value(std::vector<std::string>{value}) : value);
+      if (!list) ++place;
     }
   }
 
@@ -224,12 +227,16 @@ void throw_together(std::string_view verb, const std::vector<Error>& errors) {
   problems.throw_if_any(format("see `espalier {} --help`", verb));
 }
 
+std::string positional_form(const Option& option) {
+  const std::string& word = option.traits.placeholder;
+  return option.type != OptionType::kStringList || word.ends_with("...") ? word : word + "...";
+}
+
 std::string usage_line(std::string_view verb, const OptionList& options) {
   std::string line = format("espalier {}", verb);
   for (const Option& option : options) {
     if (!option.traits.positional) continue;
-    std::string word = option.traits.placeholder;
-    if (option.type == OptionType::kStringList) word += "...";
+    const std::string word = positional_form(option);
     line += option.traits.required ? " " + word : " [" + word + "]";
   }
   for (const Option& option : options) {

@@ -33,6 +33,9 @@ ParsedArguments parse_arguments(std::string_view verb, const OptionList& options
 /// there is none.
 void throw_together(std::string_view verb, const std::vector<Error>& errors);
 
+/// "MODEL", or "RUN..." for a positional option that takes several words.
+std::string positional_form(const Option& option);
+
 /// `espalier prune MODEL --out PATH [flags]`: positionals and required flags.
 std::string usage_line(std::string_view verb, const OptionList& options);
 

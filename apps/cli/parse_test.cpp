@@ -173,6 +173,20 @@ TEST(Parse, SurplusArguments) {
             "PATH [flags]");
 }
 
+TEST(Parse, PositionalListsTakeWordsWithCommas) {
+  struct Runs {
+    std::vector<std::string> runs;
+    void visit(detail::Describer& option) { option("runs", runs, "folders", positional("RUN")); }
+  } runs;
+  const OptionList list = describe(runs);
+  EXPECT_EQ(usage_line("report", list), "espalier report [RUN...] [flags]");
+  std::string all;
+  for (const auto& [option, text] : parse_arguments("report", list, {"a,b", "c"}).values)
+    all += (all.empty() ? "" : ",") + text;
+  list.front().set(all);
+  EXPECT_EQ(runs.runs, (std::vector<std::string>{"a,b", "c"}));
+}
+
 TEST(Parse, UsageLine) {
   const Sample sample;
   EXPECT_EQ(usage_line("prune", sample.list), "espalier prune MODEL --out PATH [flags]");

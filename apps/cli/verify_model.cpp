@@ -295,7 +295,7 @@ std::vector<std::string> Verification::all(VerifyCheck::Status status) const {
   for (const VerifyCheck& check : checks) {
     if (check.status != status) continue;
     for (const std::string& detail : check.details)
-      lines.push_back(format("{}: {}", check.name, detail));
+      lines.push_back(espalier::format("{}: {}", check.name, detail));
   }
   return lines;
 }

@@ -33,8 +33,8 @@ std::int64_t forward_bytes(const DecoderConfig& config, std::int64_t tokens, at:
 }
 
 std::int64_t head_bytes(const DecoderConfig& config, std::int64_t tokens) {
-  constexpr std::int64_t kRows = 128;  // of linear_cross_entropy, twice: logits and their gradient or exponentials
-  return 2 * std::min(tokens, kRows) * config.vocab_size * 4;
+  constexpr std::int64_t kRows = 512;  // rows of logits that linear_nll and linear_cross_entropy hold at a time
+  return std::min(tokens, kRows) * config.vocab_size * 4;
 }
 
 std::int64_t process_bytes() { return std::max<std::int64_t>(current_rss().count, 250ll << 20); }

@@ -143,7 +143,10 @@ std::string nearest(std::string_view word, const std::vector<std::string>& known
 
 namespace {
 
+// Whole bounds print as 1, not 1.0, as far as doubles count exactly.
 Json number_json(double value) {
+  constexpr double kExact = 9007199254740992.0;
+  if (value < -kExact || value > kExact) return value;
   const auto whole = static_cast<std::int64_t>(value);
   return static_cast<double>(whole) == value ? Json(whole) : Json(value);
 }

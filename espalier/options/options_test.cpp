@@ -225,6 +225,16 @@ TEST_F(OptionsTest, SchemaIsValidAndTyped) {
   EXPECT_FALSE(p["keep"].contains("default"));
 }
 
+TEST(Schema, BoundsOfAnySizeArePrinted) {
+  struct Wide {
+    double x = 1;
+    void visit(detail::Describer& option) { option("x", x, "wide", in_range(-1e300, 0.5)); }
+  } wide;
+  const Json schema = parse_json(json_schema("t", describe(wide)), "schema");
+  EXPECT_EQ(schema["properties"]["x"]["minimum"], -1e300);
+  EXPECT_EQ(schema["properties"]["x"]["maximum"], 0.5);
+}
+
 TEST(OptionTraitsTest, CombineKeepsBothSides) {
   const OptionTraits traits =
       in_range(0, 1) | alias("a") | alias("b") | placeholder("X") | required();

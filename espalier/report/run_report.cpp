@@ -252,10 +252,13 @@ std::vector<std::pair<std::string, std::string>> provenance_of(const RunRecord& 
   return facts;
 }
 
-HtmlReport one_run(const std::vector<RunRecord>& runs) {
+HtmlReport one_run(const std::vector<RunRecord>& runs, const std::vector<SavedResult>& results,
+                   const std::string& title) {
   const RunRecord& run = runs.front();
   HtmlReport report(
-      run.verb.empty() ? run.name : format("{}: {}", run.verb, run.name),
+      !title.empty()     ? title
+      : run.verb.empty() ? run.name
+                         : format("{}: {}", run.verb, run.name),
       format("{}{}", state_text(run), run.started.empty() ? "" : ", started " + run.started));
   std::vector<std::pair<std::string, std::string>> figures;
   if (!run.removed.empty() && run.layers > 0) {
@@ -272,6 +275,7 @@ HtmlReport one_run(const std::vector<RunRecord>& runs) {
   if (run.peak_rss_bytes > 0)
     figures.emplace_back("peak resident memory", memory_text(run.peak_rss_bytes));
   report.figures(figures);
+  add_saved_results(results, report);
   add_notes(runs, report);
   add_layers(run, false, report);
   add_metrics(runs, report);
@@ -286,9 +290,11 @@ HtmlReport one_run(const std::vector<RunRecord>& runs) {
   return report;
 }
 
-HtmlReport several_runs(const std::vector<RunRecord>& runs) {
-  HtmlReport report(format("{} runs side by side", runs.size()));
-  report.heading("Overview");
+HtmlReport several_runs(const std::vector<RunRecord>& runs, const std::vector<SavedResult>& results,
+                        const std::string& title) {
+  HtmlReport report(title.empty() ? format("{} runs side by side", runs.size()) : title);
+  add_saved_results(results, report);
+  report.heading(results.empty() ? "Overview" : "Runs");
   report.table(run_table(runs));
   add_notes(runs, report);
   add_differences(runs, report);
@@ -334,9 +340,10 @@ ReportTable run_table(const std::vector<RunRecord>& runs) {
   return table;
 }
 
-HtmlReport run_report(const std::vector<RunRecord>& runs) {
+HtmlReport run_report(const std::vector<RunRecord>& runs, const std::vector<SavedResult>& results,
+                      const std::string& title) {
   ESPALIER_ASSERT(!runs.empty());
-  return runs.size() == 1 ? one_run(runs) : several_runs(runs);
+  return runs.size() == 1 ? one_run(runs, results, title) : several_runs(runs, results, title);
 }
 
 }  // namespace espalier

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "espalier/report/html_report.h"
+#include "espalier/report/saved_results.h"
 
 namespace espalier {
 
@@ -55,8 +56,10 @@ RunRecord load_run(const std::filesystem::path& folder);
 /// Sets short names that tell the runs apart.
 void name_runs(std::vector<RunRecord>& runs);
 
-/// At least one run. Loss curves and other metrics are overlaid by name.
-HtmlReport run_report(const std::vector<RunRecord>& runs);
+/// At least one run. Loss curves and other metrics are overlaid by name. `results` come first,
+/// below `title` (empty: made from the runs).
+HtmlReport run_report(const std::vector<RunRecord>& runs,
+                      const std::vector<SavedResult>& results = {}, const std::string& title = {});
 
 /// Header and rows of the overview: one row per run, with the last value of up to four metrics.
 ReportTable run_table(const std::vector<RunRecord>& runs);

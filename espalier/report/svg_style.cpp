@@ -85,8 +85,10 @@ std::string svg_document(Embed embed, std::string_view id, double width, double 
   const double full_width = width + 2 * pad;
   const double full_height = height + (alone ? kTitleHeight : 0) + 2 * pad;
   std::string svg = alone ? "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n" : "";
+  // HTML knows the namespace by itself; without the address a page names no host at all.
+  svg += alone ? "<svg xmlns=\"http://www.w3.org/2000/svg\" " : "<svg ";
   svg += format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
       "height=\"{1}\" role=\"img\" "
       "aria-labelledby=\"{2}-title {2}-desc\"><title id=\"{2}-title\">{3}</title><desc "
       "id=\"{2}-desc\">{4}</desc>",

@@ -133,7 +133,10 @@ std::vector<ManifestFile> list_outputs(const fs::path& folder,
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
     const std::string path = entry.path().lexically_relative(folder).generic_string();
-    if (path == "run/lock" || path == "run/manifest.json" || path == "run/log.txt") continue;
+    // What says how the run went is no output: the log grows, the report may be redrawn.
+    static constexpr std::string_view kRecords[] = {"run/lock", "run/manifest.json", "run/log.txt",
+                                                    "run/report.html"};
+    if (std::find(std::begin(kRecords), std::end(kRecords), path) != std::end(kRecords)) continue;
     const auto digest = digests.find(path);
     files.push_back({path, static_cast<std::int64_t>(entry.file_size()),
                      digest == digests.end() ? std::string() : digest->second});

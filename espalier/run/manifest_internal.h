@@ -40,8 +40,8 @@ std::string manifest_text(const Manifest& manifest);
 /// damaged file is ignored.
 void continue_manifest(Manifest& manifest, const std::filesystem::path& earlier);
 
-/// All regular files below `folder` but run/lock, run/manifest.json and run/log.txt, sorted by
-/// path.
+/// All regular files below `folder` but run/lock, run/manifest.json, run/log.txt and
+/// run/report.html, sorted by path.
 std::vector<ManifestFile> list_outputs(const std::filesystem::path& folder,
                                        const std::map<std::string, std::string>& digests);
 

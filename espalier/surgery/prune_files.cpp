@@ -12,6 +12,7 @@
 #include "espalier/io/hf_folder.h"
 #include "espalier/models/decoder/tensor_names.h"
 #include "espalier/surgery/companions.h"
+#include "espalier/surgery/kept_layers_internal.h"
 #include "espalier/surgery/layer_plan.h"
 #include "espalier/surgery/prune_gguf_metadata_internal.h"
 
@@ -19,19 +20,6 @@ namespace espalier {
 namespace {
 
 using Layers = std::vector<std::int64_t>;
-
-constexpr std::string_view kHfPrefix = "model.layers.", kGgufPrefix = "blk.";
-constexpr std::uint64_t kMaxShardBytes = 5'000'000'000;  // as transformers shards
-
-/// The tensor's name in the output; nullopt when its layer goes.
-std::optional<std::string> renumbered(const std::string& name, std::string_view prefix,
-                                      const Layers& kept) {
-  const std::int64_t layer = layer_of_tensor(name);
-  if (layer < 0) return name;
-  const auto at = std::lower_bound(kept.begin(), kept.end(), layer);
-  if (at == kept.end() || *at != layer) return std::nullopt;
-  return format("{}{}{}", prefix, at - kept.begin(), name.substr(name.find('.', prefix.size())));
-}
 
 /// Number of layers by the tensor names. Throws Error(kInput) when there are none or some are
 /// missing in between.
@@ -69,13 +57,13 @@ PrunedFiles prune_hf_folder(const std::filesystem::path& source, const Layers& k
                             const std::filesystem::path& destination, Reporter& reporter,
                             const StopToken& stop) {
   const HfFolder folder = HfFolder::open(source);
-  const std::int64_t num_layers = count_layers(folder.tensors(), kHfPrefix, source);
+  const std::int64_t num_layers = count_layers(folder.tensors(), kHfLayers, source);
   const std::string config = prune_hf_config(folder.config_text(), kept, num_layers);
 
   std::vector<TensorSource> tensors;
   std::uint64_t weight_bytes = 0;
   for (const StoredTensor& stored : folder.tensors()) {
-    auto name = renumbered(stored.name, kHfPrefix, kept);
+    auto name = renumbered(stored.name, kHfLayers, kept);
     if (!name) continue;
     weight_bytes += stored.data.size();
     tensors.push_back({{std::move(*name), stored.dtype, stored.shape}, stored, {}, {}});
@@ -103,14 +91,14 @@ PrunedFiles prune_gguf_file(const std::filesystem::path& source, const Layers& k
                             const std::filesystem::path& destination, Reporter& reporter,
                             const StopToken& stop) {
   const GgufFile file = GgufFile::open(source);
-  const std::int64_t num_layers = count_layers(file.tensors(), kGgufPrefix, source);
+  const std::int64_t num_layers = count_layers(file.tensors(), kGgufLayers, source);
   const auto metadata = prune_gguf_metadata(file, kept, num_layers);
 
   std::vector<GgufTensorPlan> plan;
   std::vector<const GgufTensor*> tensors;
   std::uint64_t weight_bytes = 0;
   for (const GgufTensor& tensor : file.tensors()) {
-    auto name = renumbered(tensor.name, kGgufPrefix, kept);
+    auto name = renumbered(tensor.name, kGgufLayers, kept);
     if (!name) continue;
     weight_bytes += tensor.data.size();
     plan.push_back({std::move(*name), tensor.type, tensor.shape});

@@ -8,6 +8,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/io/hf_folder.h"
+
 #include "tests/support/tiny_model.h"
 
 namespace espalier {

@@ -6,6 +6,7 @@
 #include "espalier/base/error.h"
 #include "espalier/io/hf_folder.h"
 #include "espalier/surgery/prune_files.h"
+
 #include "tests/support/tiny_model.h"
 
 namespace espalier {

@@ -11,9 +11,10 @@
 #include "espalier/base/error.h"
 #include "espalier/io/hf_folder.h"
 #include "espalier/surgery/model_metadata_internal.h"
-#include "tests/support/tiny_model.h"
 #include "espalier/surgery/transcode_internal.h"
 #include "espalier/tensor/tensor_view.h"
+
+#include "tests/support/tiny_model.h"
 
 namespace espalier {
 namespace {

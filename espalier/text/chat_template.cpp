@@ -1,6 +1,9 @@
 // ChatTemplate: parse once, render many times; and conversations to ids with the users' words kept apart.
 #include "espalier/text/chat_template.h"
 
+#include <algorithm>
+#include <cctype>
+
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/text/encode_internal.h"
@@ -16,6 +19,13 @@ using text::jinja::Value;
 
 constexpr std::size_t kMaxTemplateBytes = 1 << 20;
 
+/// A role that is a plain word counts as the template's own: some templates make special tokens of it ("<|" + role +
+/// "|>"). Anything else is treated like words of a message.
+Value role_value(const std::string& role) {
+  const bool plain = std::all_of(role.begin(), role.end(), [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+  return plain ? Value(role) : Value(MarkedText::from_message(text::to_valid_utf8(role)));
+}
+
 }  // namespace
 
 struct ChatTemplate::Impl {
@@ -24,8 +34,8 @@ struct ChatTemplate::Impl {
   MarkedText render(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const std::map<std::string, std::string>& strings) const {
     std::vector<Value> list;
     for (const ChatMessage& message : messages) {
-      const auto marked = [](const std::string& words) { return Value(MarkedText::from_message(text::to_valid_utf8(words))); };
-      list.push_back(Value::dict({{Value("role"), marked(message.role)}, {Value("content"), marked(message.content)}}));
+      list.push_back(Value::dict({{Value("role"), role_value(message.role)},
+                                  {Value("content"), Value(MarkedText::from_message(text::to_valid_utf8(message.content)))}}));
     }
     std::vector<std::pair<std::string, Value>> variables = {{"messages", Value::list(std::move(list))},
                                                             {"add_generation_prompt", Value(add_generation_prompt)},

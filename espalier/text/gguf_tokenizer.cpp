@@ -51,6 +51,19 @@ void add_tokens(const Tables& tables, TokenizerDescription& d) {
   }
 }
 
+/// Llama's tokenizer class holds these three for special whatever the file says of them.
+void mark_llama_tokens(TokenizerDescription& d) {
+  for (const char* name : {"<unk>", "<s>", "</s>"}) {
+    if (d.vocabulary.find(name) < 0) continue;
+    const auto known = std::find_if(d.added.begin(), d.added.end(), [&](const AddedToken& token) { return token.content == name; });
+    if (known != d.added.end()) {
+      known->special = true;
+    } else {
+      d.added.push_back({.content = name, .special = true, .normalized = false});
+    }
+  }
+}
+
 /// "a b" pairs; tokens of the vocabulary may not hold spaces, so the first space is the border.
 void read_merges(const std::vector<std::string>& lines, const std::string& path, TokenizerDescription& d) {
   d.merges.reserve(lines.size());
@@ -151,6 +164,7 @@ TokenizerDescription read_gguf_tokenizer(const GgufFile& file, TokenizerContext&
     throw Error(ErrorKind::kUnsupported, d.source, format("the tokenizer model \"{}\" is not one that we have: gpt2, llama", model));
   }
   add_tokens(tables, d);
+  if (model == "llama") mark_llama_tokens(d);
   const auto name = [&](const char* key) -> std::optional<std::string> {
     const auto id = file.get_uint(key);
     if (!id) return std::nullopt;

@@ -113,6 +113,8 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& folder_or_gguf) {
+  // A folder that holds only a tokenizer is no model, but all that is needed here.
+  if (std::filesystem::is_directory(folder_or_gguf)) return from_folder(folder_or_gguf);
   const ModelLocation location = locate_model(folder_or_gguf.string());
   return location.kind == ModelLocation::Kind::kGguf ? from_gguf(GgufFile::open(location.path)) : from_folder(location.path);
 }

@@ -228,6 +228,9 @@ Settings read_settings(int argc, char** argv) {
 }  // namespace
 
 void* operator new(std::size_t size) { return guarded(size); }
+// std::stable_sort asks for its buffer this way and frees it with plain delete.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return guarded(size); }
+void operator delete(void* pointer, const std::nothrow_t&) noexcept { released(pointer); }
 void* operator new[](std::size_t size) { return guarded(size); }
 void operator delete(void* pointer) noexcept { released(pointer); }
 void operator delete[](void* pointer) noexcept { released(pointer); }

@@ -341,6 +341,78 @@ def gguf_files(lines):
     return failures
 
 
+def probe_run(*arguments):
+    result = subprocess.run([str(PROBE), *map(str, arguments)], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise SystemExit(f"probe {arguments}: {result.stderr}")
+
+
+def load_written(folder, model_type="llama"):
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": ["X"], "vocab_size": 1}))
+    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def round_trip(name, tokenizer, folder, lines):
+    """Folder -> GGUF -> folder: ours reads the GGUF, transformers reads the last folder, both give the first one's ids."""
+    first, gguf_file, last = folder / f"{name}-first", folder / f"{name}.gguf", folder / f"{name}-last"
+    first.mkdir()
+    tokenizer.save(str(first / "tokenizer.json"))
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": "{{ messages[0].content }}"}
+    (first / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}))
+    rows = tokenizer.get_vocab_size() + 3
+    probe_run("--to-gguf", first, gguf_file, rows)
+    probe_run("--to-hf", gguf_file, last)
+    original, written = load_written(first), load_written(last)
+    failures = from_transformers(name + "->gguf", gguf_file, original, lines)
+    failures += from_transformers(name + "->gguf->hf", last, written, lines)
+    probe = Probe(first)
+    for line in lines[:400]:
+        a, b = original.encode(line), written.encode(line)
+        if a != b:
+            failures += 1
+            print(f"  {name}: transformers on both folders, {line!r}: {a} {b}")
+    probe.close()
+    if original.chat_template != written.chat_template or len(written) != rows:
+        failures += 1
+        print(f"  {name}: chat template or length ({len(written)}, expected {rows})")
+    return failures
+
+
+def exported(folder, lines):
+    P, N, D = pre_tokenizers, normalizers, decoders
+    split = lambda pattern: P.Split(Regex(pattern), "isolated")
+    failures = 0
+
+    def plain(pre, normalizer=None, ignore_merges=False):
+        tokenizer = byte_level(pre, normalizer, 1500, ignore_merges, bos=False)
+        state = json.loads(tokenizer.to_str())
+        # GGUF keeps of added tokens only their text and whether they are special.
+        for token in state["added_tokens"]:
+            token.update(lstrip=False, rstrip=False, normalized=False, single_word=False)
+        state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] != "  "]
+        for index, token in enumerate(t for t in state["added_tokens"] if t["id"] >= 1500):
+            token["id"] = 1500 + index
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        return tokenizer
+
+    for name, tokenizer in {
+        "gpt-2": plain(P.ByteLevel(add_prefix_space=False)),
+        "smollm": plain(P.Sequence([P.Digits(individual_digits=True), P.ByteLevel(add_prefix_space=False)])),
+        "llama-bpe": plain(P.Sequence([split(LLAMA3), P.ByteLevel(add_prefix_space=False, use_regex=False)]), ignore_merges=True),
+        "qwen2": plain(P.Sequence([split(QWEN2), P.ByteLevel(add_prefix_space=False, use_regex=False)]), N.NFC()),
+    }.items():
+        failures += round_trip("export-" + name, tokenizer, folder, lines)
+    spm = Tokenizer.from_file(str(folder / "metaspace-first.json"))
+    failures += round_trip("export-spm", spm, folder, lines)
+    for path in [os.environ.get("ESPALIER_SMOLLM2")] + [os.path.join(os.environ.get("ESPALIER_GGUF_VOCABS", "/nonexistent"), f"ggml-vocab-{n}.gguf") for n in ("llama-bpe", "llama-spm", "qwen2")]:
+        if path and os.path.exists(path):
+            last = folder / ("hf-" + os.path.basename(path))
+            probe_run("--to-hf", path, last)
+            failures += from_transformers("hf of " + os.path.basename(path), path, load_written(last, "qwen2" if "qwen2" in path else "llama"), lines[:600])
+    return failures
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lines", type=int, default=2000)
@@ -353,7 +425,7 @@ def main():
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for part in (trained, sentencepiece_models, lambda f, l: gguf_files(l)):
+        for part in (trained, sentencepiece_models, exported, lambda f, l: gguf_files(l)):
             name = getattr(part, "__name__", "")
             if options.only and options.only not in (name if name != "<lambda>" else "gguf_files"):
                 continue

@@ -1,5 +1,7 @@
 // Speaks for our tokenizers to a parity script: one JSON request per line on stdin, one JSON answer per line on stdout.
 //   tokenizer_probe FOLDER|FILE.gguf|tokenizer.json|tokenizer.model
+//   tokenizer_probe --to-gguf FOLDER FILE.gguf ROWS    the folder's tokenizer as a GGUF file without tensors
+//   tokenizer_probe --to-hf FILE.gguf FOLDER           and back
 // Requests: {"encode": text, "special": bool, "special_in_text": bool} -> {"ids": [...]}
 //           {"encode_base64": bytes, ...} -> {"ids": [...]}          for text that is not valid UTF-8
 //           {"decode": ids, "skip_special": bool} -> {"text": ..., "streamed": ...}
@@ -14,8 +16,10 @@
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
 #include "espalier/base/json_internal.h"
+#include "espalier/io/gguf.h"
 #include "espalier/text/base64_internal.h"
 #include "espalier/text/chat_template.h"
+#include "espalier/text/export.h"
 #include "espalier/text/tokenizer.h"
 
 namespace espalier {
@@ -64,7 +68,20 @@ Json answer(const Tokenizer& tokenizer, const Json& request) {
   return {{"text", ChatTemplate(tokenizer.chat_template().value_or("")).render(messages, prompt, strings)}};
 }
 
+int convert(const std::string& direction, const std::filesystem::path& from, const std::filesystem::path& to, const char* rows) {
+  if (direction == "--to-hf") {
+    std::filesystem::create_directories(to);
+    write_hf_tokenizer(GgufFile::open(from), to);
+    return 0;
+  }
+  std::vector<std::pair<std::string, GgufValue>> metadata = {{"general.architecture", GgufValue::string("llama")}};
+  for (auto& entry : gguf_tokenizer_metadata(from, std::stoll(rows))) metadata.push_back(std::move(entry));
+  GgufWriter(to, metadata, {}).finish();
+  return 0;
+}
+
 int run(int argc, char** argv) {
+  if (argc >= 4 && std::string(argv[1]).starts_with("--to-")) return convert(argv[1], argv[2], argv[3], argc > 4 ? argv[4] : "0");
   if (argc != 2) throw Error(ErrorKind::kUsage, "tokenizer_probe", "expected one argument: a tokenizer");
   const Tokenizer tokenizer = load(argv[1]);
   for (std::string line; std::getline(std::cin, line);) {

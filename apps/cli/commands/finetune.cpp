@@ -162,6 +162,17 @@ std::string result_text(const FinetuneOptions& o, const lp::FinetuneOutcome& out
   return text + format("Next: espalier eval {} --task ppl --text FILE --seq-len {}\n", o.output.out, o.seq_len);
 }
 
+RunFacts run_facts(const lp::FinetuneJob& job, const Context& context) {
+  RunFacts facts;
+  facts.verb = "finetune";
+  facts.command_line = context.command_line;
+  facts.resolved_recipe = context.resolved_recipe;
+  facts.seed = job.options.seed;
+  facts.device = job.device.str();
+  facts.threads = at::get_num_threads();
+  return facts;
+}
+
 int run_finetune(const FinetuneOptions& o, Context& context) {
   check_supported(o);
   const Stopwatch watch;
@@ -174,28 +185,23 @@ int run_finetune(const FinetuneOptions& o, Context& context) {
   lp::check_finetune_options(job.options, config);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
   job.eval_options.add_bos = tokenizer.adds_bos() && tokenizer.bos();
-  const TokenText text = load_token_text(o.data, tokenizer, context.reporter, o.special_in_text);
+  // Before the text is read: an --out that cannot be written should not cost a minute of tokenising.
+  std::optional<RunFolder> run;
+  if (!o.cost.dry_run) run = RunFolder::create(o.output.out, o.output.policy(), run_facts(job, context));
+  Reporter& reporter = run ? run->log_to_file(context.reporter) : context.reporter;
+  const TokenText text = load_token_text(o.data, tokenizer, reporter, o.special_in_text);
   const std::int64_t rows = cut_segments(text, o.seq_len).size(0);
   const lp::FinetuneEstimate estimate = lp::estimate_finetune(config, job.options, rows, stored_bytes(location.path), job.device);
-  if (o.cost.dry_run) {
+  if (!run) {
     print_estimate(context, o, estimate, job.device);
     return 0;
   }
-  RunFacts facts;
-  facts.verb = "finetune";
-  facts.command_line = context.command_line;
-  facts.resolved_recipe = context.resolved_recipe;
-  facts.seed = job.options.seed;
-  facts.device = job.device.str();
-  facts.threads = at::get_num_threads();
-  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), facts);
-  Reporter& reporter = run.log_to_file(context.reporter);
-  run.add_input(location.path, "");
-  run.add_input(o.data, "sha256:" + text.sha256);
-  run.add_fact("predicted_peak_bytes", format("{}", estimate.peak_bytes));
-  run.add_fact("predicted_seconds", format("{}", estimate.seconds));
-  const lp::FinetuneOutcome outcome = lp::run_finetune_job(job, text, tokenizer, run, reporter, context.stop);
-  run.publish();
+  run->add_input(location.path, "");
+  run->add_input(o.data, "sha256:" + text.sha256);
+  run->add_fact("predicted_peak_bytes", format("{}", estimate.peak_bytes));
+  run->add_fact("predicted_seconds", format("{}", estimate.seconds));
+  const lp::FinetuneOutcome outcome = lp::run_finetune_job(job, text, tokenizer, *run, reporter, context.stop);
+  run->publish();
   context.print_result(result_text(o, outcome), result_json(o, outcome, job.device, watch.seconds()));
   return 0;
 }

@@ -114,11 +114,13 @@ CostEstimate estimate(const GenerateOptions& o, const DecoderConfig& config, std
   return cost;
 }
 
-std::string result_json(const GenerateOptions& o, const SamplingOptions& sampling, const Generation& g, at::Device device) {
+std::string result_json(const GenerateOptions& o, const std::string& prompt, const SamplingOptions& sampling, const Generation& g,
+                        at::Device device) {
   const auto rate = [](std::size_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
   Json json;
   json["schema"] = "espalier.generate/1";
   json["model"] = o.model.model;
+  json["prompt"] = prompt;
   json["text"] = g.text;
   json["token_ids"] = g.token_ids;
   json["finish_reason"] = g.finish_reason;
@@ -155,7 +157,7 @@ int run_generate(const GenerateOptions& o, Context& context) {
   context.reporter.info(format("{} tokens, ended by {}, {:.1f} tokens/s after a prompt of {} in {}", g.token_ids.size(), g.finish_reason,
                                g.decode_seconds > 0 ? static_cast<double>(g.token_ids.size()) / g.decode_seconds : 0.0, g.prompt_tokens,
                                format_seconds(g.prefill_seconds)));
-  context.print_result("", result_json(o, sampling, g, device));
+  context.print_result("", result_json(o, text, sampling, g, device));
   return 0;
 }
 

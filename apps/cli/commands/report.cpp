@@ -19,18 +19,19 @@ namespace {
 
 struct ReportOptions {
   std::vector<std::string> runs;
-  std::string out;
+  std::string out, title;
   bool overwrite = false;
 
   template <class V>
   void visit(V&& option) {
     option.group("Report");
     option("runs", runs, "run folders, or folders of run folders; finished and interrupted ones",
-           positional("RUN_OR_DIR...") | required());
+           positional("RUN_OR_DIR") | required());
     option("out", out,
            "the HTML file to write; left out: run/report.html of a single run, report.html of a "
            "folder of runs",
            placeholder("FILE"));
+    option("title", title, "heading of the report", placeholder("TEXT"));
     option("overwrite", overwrite, "replace --out even when espalier did not write it");
   }
 };
@@ -50,10 +51,23 @@ void check_replaceable(const fs::path& out, bool overwrite) {
   }
 }
 
+bool is_document(const std::string& argument) {
+  std::error_code ignored;
+  return argument.ends_with(".json") && fs::is_regular_file(argument, ignored);
+}
+
+std::vector<SavedResult> all_results(const std::vector<std::string>& arguments) {
+  std::vector<SavedResult> results;
+  for (const std::string& argument : arguments)
+    if (is_document(argument)) results.push_back(load_saved_result(argument));
+  return results;
+}
+
 std::vector<fs::path> all_runs(const std::vector<std::string>& arguments) {
   std::vector<fs::path> folders;
   std::set<fs::path> seen;
   for (const std::string& argument : arguments) {
+    if (is_document(argument)) continue;
     for (const fs::path& folder : find_runs(argument)) {
       std::error_code error;
       const fs::path resolved = fs::weakly_canonical(folder, error);
@@ -72,6 +86,12 @@ fs::path default_out(const ReportOptions& options, const std::vector<fs::path>& 
 
 int run_report_verb(const ReportOptions& options, Context& context) {
   const std::vector<fs::path> folders = all_runs(options.runs);
+  if (folders.empty()) {
+    throw Error(ErrorKind::kUsage, "RUN_OR_DIR",
+                "only saved results are given, expected a run folder as well")
+        .hint("add the --out folder of a prune or finetune run");
+  }
+  const std::vector<SavedResult> results = all_results(options.runs);
   const fs::path out = options.out.empty() ? default_out(options, folders) : fs::path(options.out);
   std::error_code ignored;
   if (fs::is_directory(out, ignored)) {
@@ -92,7 +112,7 @@ int run_report_verb(const ReportOptions& options, Context& context) {
   }
   name_runs(runs);
   if (out.has_parent_path()) fs::create_directories(out.parent_path(), ignored);
-  run_report(runs).write(out);
+  run_report(runs, results, options.title).write(out);
 
   const ReportTable table = run_table(runs);
   Json json = Json::object();

@@ -15,15 +15,15 @@
 #include "espalier/io/hf_folder.h"
 #include "espalier/methods/layer_pruning/finetune_estimate.h"
 #include "espalier/methods/layer_pruning/finetune_output.h"
-#include "espalier/surgery/tiny_model_testing.h"
+#include "tests/support/tiny_model.h"
 #include "espalier/tensor/tensor_view.h"
 
 namespace espalier::layer_pruning {
 namespace {
 
 namespace fs = std::filesystem;
-using espalier::testing::TemporaryFolder;
-using espalier::testing::TinyDecoder;
+using testing_support::TemporaryFolder;
+using testing_support::TinyDecoder;
 
 /// Letters a-z, blank and newline, one token each.
 Tokenizer letter_tokenizer() {

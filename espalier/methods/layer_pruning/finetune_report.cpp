@@ -114,7 +114,6 @@ void write_finetune_report(const FinetuneJob& job, const TokenText& text, const 
   if (outcome.after) figures.emplace_back("perplexity after", format("{:.2f}", outcome.after->perplexity));
   figures.emplace_back("training loss, last step", format("{:.3f}", r.loss_last));
   figures.emplace_back("parameters trained", format_count(r.trainable_parameters));
-  figures.emplace_back("tokens/s", format("{:.0f}", r.tokens_per_second));
   report.figures(figures);
 
   std::vector<double> steps;

@@ -12,6 +12,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/similarity/similarity.h"
+
 #include "tests/support/tiny_model.h"
 
 namespace espalier::layer_pruning {
@@ -211,7 +212,8 @@ TEST(Sweep, RefusalsSayWhatIsMissing) {
   struct StopAtOnce final : StopToken {
     bool stop_requested() const override { return true; }
   };
-  EXPECT_THROW(score_layers(model, token_ids(2, 8, 61), {.metrics = {"bi"}}, silent_reporter(), StopAtOnce()),
+  EXPECT_THROW(score_layers(model, token_ids(2, 8, 61), {.metrics = {"bi"}}, silent_reporter(),
+                            StopAtOnce()),
                Interrupted);
   // A NaN weight in layer 1.
   Decoder broken = model.with_layers({0, 1, 2});

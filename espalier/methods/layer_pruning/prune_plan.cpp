@@ -1,0 +1,217 @@
+// From a request to a list of kept layers.
+#include "espalier/methods/layer_pruning/prune_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "espalier/base/error.h"
+#include "espalier/base/file.h"
+#include "espalier/base/format.h"
+#include "espalier/data/token_segments.h"
+#include "espalier/eval/perplexity.h"
+#include "espalier/surgery/layer_plan.h"
+
+namespace espalier::layer_pruning {
+namespace {
+
+constexpr std::string_view kHowMuch =
+    "say how much goes: --remove 12-18,25, --keep 0-11,19-29, --ratio 0.25 or --count 7";
+
+/// "wiki.test.txt" and "test_split.txt", but not "latest.txt".
+bool looks_like_test_split(const std::filesystem::path& file) {
+  std::string word;
+  for (const char c : file.filename().string() + ".") {
+    if (std::isalpha(static_cast<unsigned char>(c)) != 0) {
+      word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    } else if (word == "test") {
+      return true;
+    } else {
+      word.clear();
+    }
+  }
+  return false;
+}
+
+LayerScores read_scores(const std::filesystem::path& file, std::int64_t num_layers) {
+  LayerScores scores = scores_from_json(read_file(file, 1u << 28), file.string());
+  if (scores.layers != num_layers) {
+    throw Error(
+        ErrorKind::kInput, file.string(),
+        format("holds scores of {} layers, but the model has {}", scores.layers, num_layers))
+        .hint("score this model with `espalier redundancy`");
+  }
+  return scores;
+}
+
+/// The metrics that this request needs and `known` does not hold.
+std::vector<std::string> missing_metrics(const std::string& method, bool calibrated,
+                                         const LayerScores& known) {
+  std::vector<std::string> missing;
+  for (const std::string& metric : metric_names()) {
+    const bool wanted = metric == method || (calibrated && metric == runner_up_metric(method));
+    if (wanted && !known.metrics.contains(metric)) missing.push_back(metric);
+  }
+  return missing;
+}
+
+/// Angular scores belong to one run length; those of another are dropped, to be computed anew.
+void drop_other_runs(LayerScores& scores, std::int64_t remove) {
+  const auto angular = scores.metrics.find("angular");
+  if (angular == scores.metrics.end()) return;
+  const auto past = std::count_if(angular->second.begin(), angular->second.end(),
+                                  [](double value) { return std::isnan(value); });
+  if (past + 1 != remove) scores.metrics.erase(angular);
+}
+
+}  // namespace
+
+RemovalSize removal_size(const PruneRequest& request, std::int64_t num_layers) {
+  const int given =
+      static_cast<int>(request.remove.has_value()) + static_cast<int>(request.keep.has_value()) +
+      static_cast<int>(request.ratio.has_value()) + static_cast<int>(request.count.has_value());
+  if (given != 1) {
+    throw Error(
+        ErrorKind::kUsage, "layers to remove",
+        given == 0
+            ? std::string("neither layers nor a number of layers were given")
+            : format("{} of --remove, --keep, --ratio and --count were given, expected one", given))
+        .hint(kHowMuch);
+  }
+  RemovalSize size;
+  if (request.remove || request.keep) {
+    if (request.method != "auto") {
+      throw Error(ErrorKind::kUsage, "--method",
+                  format("{} chooses layers, but --{} names them already", request.method,
+                         request.remove ? "remove" : "keep"))
+          .hint("give --count or --ratio with --method, or leave --method out");
+    }
+    if (request.remove) {
+      size.removed = parse_layer_set(*request.remove, num_layers, "--remove");
+    } else {
+      const auto kept = parse_layer_list(*request.keep, num_layers, "--keep");
+      check_kept(kept, num_layers);
+      size.removed = complement(kept, num_layers);
+    }
+    size.count = static_cast<std::int64_t>(size.removed.size());
+  } else if (request.count) {
+    size.count = *request.count;
+  } else {
+    if (!(*request.ratio >= 0 && *request.ratio < 1)) {
+      throw Error(ErrorKind::kUsage, "--ratio",
+                  format("is {}, expected at least 0 and below 1", *request.ratio));
+    }
+    // A little slack: 0.7 * 10 is 6.999... in binary, and the user means 7.
+    size.count = static_cast<std::int64_t>(
+        std::floor(*request.ratio * static_cast<double>(num_layers) + 1e-9));
+  }
+  if (size.count < 1 || size.count >= num_layers) {
+    throw Error(ErrorKind::kUsage,
+                request.ratio   ? "--ratio"
+                : request.count ? "--count"
+                : request.keep  ? "--keep"
+                                : "--remove",
+                format("{} of the model's {} layers would go; between 1 and {} can", size.count,
+                       num_layers, num_layers - 1))
+        .hint(kHowMuch);
+  }
+  return size;
+}
+
+std::string runner_up_metric(const std::string& method) {
+  return method == "angular" ? "bi" : "angular";
+}
+
+at::Tensor load_calibration(const std::filesystem::path& model, const std::filesystem::path& file,
+                            std::int64_t samples, std::int64_t seq_len, bool special_in_text,
+                            std::uint64_t seed, Reporter& reporter, Calibration& description) {
+  const Tokenizer tokenizer = Tokenizer::load(model);
+  const TokenText text =
+      load_token_text(file, tokenizer, reporter, special_in_text, samples * seq_len);
+  if (looks_like_test_split(file)) {
+    reporter.warn(
+        format("{} looks like a test split: layers chosen on it, and perplexities of it "
+               "afterwards, would leak",
+               file.string()));
+  }
+  description = {file.string(), text.sha256, samples, seq_len, seed};
+  return cut_segments(text, seq_len, samples, samples);
+}
+
+double perplexity_without(const Decoder& model, const std::vector<std::int64_t>& removed,
+                          const at::Tensor& ids, Reporter& reporter, const StopToken& stop) {
+  PerplexityOptions options;
+  options.seq_len = ids.size(1);
+  options.batch_tokens = 2560;
+  return perplexity(model.with_layers(complement(removed, model.num_layers())), ids, options, 0,
+                    reporter, stop)
+      .perplexity;
+}
+
+PrunePlan plan_pruning(const std::filesystem::path& model, const PruneRequest& request,
+                       Reporter& reporter, const StopToken& stop) {
+  const std::shared_ptr<const DecoderCheckpoint> checkpoint = DecoderCheckpoint::open(model);
+  const DecoderConfig& config = checkpoint->config();
+  PrunePlan plan;
+  plan.layers = config.num_layers;
+  const RemovalSize size = removal_size(request, plan.layers);
+  plan.chosen.removed = size.removed;
+  const double ratio = static_cast<double>(size.count) / static_cast<double>(plan.layers);
+  plan.chosen.method = !size.removed.empty() ? "list"
+                       : request.method == "auto"
+                           ? auto_metric(request.recovery_planned, ratio, config.hidden_size)
+                           : request.method;
+  if (!size.removed.empty()) check_removal(size.removed, plan.layers, request.force);
+  if (plan.chosen.method != "list") check_metric(plan.chosen.method, "--method");
+
+  const bool calibrated = request.calibration_file.has_value();
+  if (request.scores_file) plan.scores = read_scores(*request.scores_file, plan.layers);
+  drop_other_runs(plan.scores, size.count);
+  const std::vector<std::string> missing =
+      missing_metrics(plan.chosen.method, calibrated, plan.scores);
+  if (!calibrated && std::any_of(missing.begin(), missing.end(),
+                                 [](const auto& metric) { return needs_calibration(metric); })) {
+    throw Error(ErrorKind::kUsage, "--calibration",
+                format("is needed: the layer score `{}` is computed from text", plan.chosen.method))
+        .hint(
+            "--calibration FILE with text of the kind the model is for, or --method reverse, which "
+            "needs none");
+  }
+
+  at::Tensor ids;
+  if (calibrated) {
+    ids = load_calibration(model, *request.calibration_file, request.samples, request.seq_len,
+                           request.special_in_text, request.seed, reporter, plan.calibration);
+  }
+  std::optional<Decoder> decoder;
+  if (calibrated || !missing.empty())
+    decoder = Decoder::load(checkpoint, request.type, request.device, request.residency);
+  if (!missing.empty()) {
+    ScoreOptions options;
+    options.metrics = missing;
+    options.remove = size.count;
+    options.seed = request.seed;
+    LayerScores computed = score_layers(*decoder, ids, options, reporter, stop);
+    plan.scores.layers = plan.layers;
+    plan.scores.block_forwards += computed.block_forwards;
+    plan.scores.metrics.merge(computed.metrics);
+    if (computed.cka.defined()) plan.scores.cka = computed.cka;
+  }
+  if (plan.chosen.method != "list") {
+    plan.chosen.removed = select_layers(plan.scores, plan.chosen.method, size.count);
+    check_removal(plan.chosen.removed, plan.layers, request.force);
+  }
+  plan.kept = complement(plan.chosen.removed, plan.layers);
+  if (calibrated) {
+    plan.dense_perplexity = perplexity_without(*decoder, {}, ids, reporter, stop);
+    plan.chosen.perplexity = perplexity_without(*decoder, plan.chosen.removed, ids, reporter, stop);
+    const std::string other = runner_up_metric(plan.chosen.method);
+    plan.runner_up = PruneChoice{other, select_layers(plan.scores, other, size.count), 0};
+    plan.runner_up->perplexity =
+        plan.runner_up->removed == plan.chosen.removed
+            ? plan.chosen.perplexity
+            : perplexity_without(*decoder, plan.runner_up->removed, ids, reporter, stop);
+  }
+  return plan;
+}
+
+}  // namespace espalier::layer_pruning
