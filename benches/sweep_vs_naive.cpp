@@ -1,11 +1,13 @@
-// All leave-one-out perplexities of a decoder: the one sweep, or candidate by candidate as the tools of today do.
+// All leave-one-out perplexities of a decoder: the one sweep, or candidate by candidate as the
+// tools of today do.
 //   sweep_vs_naive MODEL TEXT SAMPLES LENGTH sweep|all|naive     -> one JSON line
-// `all` is the sweep with every other score collected on the way. Run by sweep_vs_naive.sh, which adds the peer.
-#include <ATen/Parallel.h>
-
+// `all` is the sweep with every other score collected on the way. Run by sweep_vs_naive.sh, which
+// adds the peer.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+
+#include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
@@ -17,9 +19,11 @@ namespace {
 
 using namespace espalier;  // NOLINT: a program of one page
 
-int run(const std::string& path, const std::string& text_path, std::int64_t samples, std::int64_t length, const std::string& mode) {
+int run(const std::string& path, const std::string& text_path, std::int64_t samples,
+        std::int64_t length, const std::string& mode) {
   const Decoder model = Decoder::load(path, at::kFloat, at::kCPU);
-  const TokenText text = load_token_text(text_path, Tokenizer::load(path), silent_reporter(), true, samples * length);
+  const TokenText text =
+      load_token_text(text_path, Tokenizer::load(path), silent_reporter(), true, samples * length);
   const at::Tensor ids = cut_segments(text, length, samples, samples);
   model.forward(ids.narrow(0, 0, 1));  // first-call costs are not the question
   Json json;
@@ -30,7 +34,8 @@ int run(const std::string& path, const std::string& text_path, std::int64_t samp
     json["block_forwards"] = forwards;
   } else {
     layer_pruning::ScoreOptions options;
-    options.metrics = mode == "all" ? layer_pruning::metric_names() : std::vector<std::string>{"ppl"};
+    options.metrics =
+        mode == "all" ? layer_pruning::metric_names() : std::vector<std::string>{"ppl"};
     options.remove = model.num_layers() / 4;
     const auto scores = layer_pruning::score_layers(model, ids, options, silent_reporter());
     for (const auto& [name, values] : scores.metrics) json[name] = values;

@@ -4,7 +4,7 @@
 # is shown as it could be typed. DEMO_STEPS sets the healing steps (default 96: a few minutes on two cores).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-espalier=${BUILD:-build}/espalier
+espalier=${ESPALIER:-${BUILD:-build}/espalier}
 model=.deps/demo/smollm2-135m-instruct.gguf
 train=.deps/demo/lee_train.txt
 heldout=.deps/demo/lee_heldout.txt
@@ -44,8 +44,8 @@ step "What is inside?" inspect inspect "$model"
 step "GGUF to a Hugging Face folder" convert convert "$model" --to hf --out "$out/dense"
 step "Which layers does the model not need?" redundancy redundancy "$out/dense" --calibration "$train" --samples 10 \
   --seq-len 128 --metrics reverse,mag_l1,bi,angular,ppl,cka_adj --out "$out/redundancy"
-step "Take 7 of 30 layers out" prune prune "$out/dense" --count 7 --method auto --calibration "$train" --samples 10 \
-  --seq-len 128 --out "$out/pruned"
+step "Take 7 of 30 layers out" prune prune "$out/dense" --count 7 --method auto --recovery planned \
+  --scores "$out/redundancy/scores.json" --out "$out/pruned"
 step "Before: held-out perplexity" eval-dense eval "$out/dense" "${protocol[@]}"
 step "Pruned: held-out perplexity" eval-pruned eval "$out/pruned" "${protocol[@]}"
 step "Heal: head, final norm and last 3 layers, $steps steps" finetune finetune "$out/pruned" --mode partial --last 3 \

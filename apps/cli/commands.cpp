@@ -6,9 +6,12 @@ namespace espalier::cli {
 const std::vector<Command>& all_commands() {
   static const std::vector<Command> commands{
       inspect_command(),
+      redundancy_command(),
+      prune_command(),
       finetune_command(),
       eval_command(),
       generate_command(),
+      convert_command(),
       verify_command(),
       report_command(),
       doctor_command(),

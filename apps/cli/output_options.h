@@ -10,7 +10,7 @@
 namespace espalier::cli {
 
 struct OutputOptions {
-  std::string out;
+  std::string out = {};
   bool overwrite = false;
   bool resume = false;
   /// Not an option: false for verbs whose --out may be left out, as `OutputOptions

@@ -55,7 +55,7 @@ Consumer ours(const Verification& found) {
   return {"espalier", true, "runs, prunes, finetunes and converts it"};
 }
 
-/// Files whose safetensors metadata lacks {"format": "pt"}, which transformers asks for.
+/// Files whose safetensors metadata lacks {"format": "pt"}, which transformers 4 asks for.
 std::vector<std::string> files_without_format(const HfFolder& folder) {
   std::set<std::filesystem::path> paths;
   for (const StoredTensor& tensor : folder.tensors()) paths.insert(tensor.file->path());
@@ -77,12 +77,6 @@ bool needs_remote_code(const HfFolder& folder) {
 Consumer transformers_consumer(const HfFolder& folder, const Verification& found) {
   const std::string name = "transformers";
   if (const std::string why = broken(found); !why.empty()) return {name, false, why};
-  if (const auto files = files_without_format(folder); !files.empty()) {
-    return {
-        name, false,
-        format("{} has no {{\"format\": \"pt\"}} in its metadata; rewrite with `espalier convert`",
-               files.front())};
-  }
   if (needs_remote_code(folder) && !is_in(kHfArchitectures, found.architecture)) {
     return {name, false,
             "its config names code of its own (auto_map); only with trust_remote_code, which we do "
@@ -93,7 +87,12 @@ Consumer transformers_consumer(const HfFolder& folder, const Verification& found
   }
   if (has_problem(found, "tokenizer"))
     return {name, true, "AutoModelForCausalLM only: the tokenizer is missing or broken"};
-  return {name, true, format("AutoModelForCausalLM and AutoTokenizer ({})", found.architecture)};
+  std::string reason = format("AutoModelForCausalLM and AutoTokenizer ({})", found.architecture);
+  if (const auto files = files_without_format(folder); !files.empty()) {
+    reason += format("; releases before 5 ask for {{\"format\": \"pt\"}} in the metadata of {}",
+                     files.front());
+  }
+  return {name, true, std::move(reason)};
 }
 
 Consumer vllm_consumer(const HfFolder& folder, const Verification& found,

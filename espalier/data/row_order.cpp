@@ -12,7 +12,8 @@ namespace espalier {
 RowOrder::RowOrder(std::int64_t rows, std::int64_t batch_size, std::uint64_t seed)
     : rows_(rows), batch_size_(std::min(rows, batch_size)), seed_(seed) {
   if (rows < 1 || batch_size < 1) {
-    throw Error(ErrorKind::kInput, "training rows", format("{} rows in batches of {}: both must be at least 1", rows, batch_size));
+    throw Error(ErrorKind::kInput, "training rows",
+                format("{} rows in batches of {}: both must be at least 1", rows, batch_size));
   }
   steps_per_epoch_ = (rows_ + batch_size_ - 1) / batch_size_;
 }

@@ -1,9 +1,9 @@
 // Every row once an epoch, new order each epoch, and no dependence on the path that led to a step.
 #include "espalier/data/row_order.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
+
+#include <gtest/gtest.h>
 
 #include "espalier/base/error.h"
 
@@ -31,7 +31,8 @@ TEST(RowOrder, IsAPureFunctionOfSeedAndStep) {
   RowOrder forward(64, 8, 3), jumping(64, 8, 3), other(64, 8, 4);
   std::vector<std::vector<std::int64_t>> straight;
   for (std::int64_t step = 0; step < 20; ++step) straight.push_back(forward.batch(step));
-  for (const std::int64_t step : {17, 2, 9, 0, 19}) EXPECT_EQ(jumping.batch(step), straight[static_cast<std::size_t>(step)]);
+  for (const std::int64_t step : {17, 2, 9, 0, 19})
+    EXPECT_EQ(jumping.batch(step), straight[static_cast<std::size_t>(step)]);
   EXPECT_NE(other.batch(0), straight[0]);
 }
 

@@ -1,12 +1,14 @@
-// Text in pieces equals text in one call; an early stop equals the beginning of the whole; errors name both counts.
+// Text in pieces equals text in one call; an early stop equals the beginning of the whole; errors
+// name both counts.
 #include "espalier/data/token_segments.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <memory>
+
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -55,14 +57,21 @@ Tokenizer byte_level_tokenizer() {
   root["version"] = "1.0";
   root["added_tokens"] = Json::array();
   root["normalizer"] = nullptr;
-  root["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  root["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
+  root["pre_tokenizer"] = {{"type", "ByteLevel"},
+                           {"add_prefix_space", false},
+                           {"trim_offsets", true},
+                           {"use_regex", true}};
+  root["decoder"] = {{"type", "ByteLevel"},
+                     {"add_prefix_space", true},
+                     {"trim_offsets", true},
+                     {"use_regex", true}};
   root["post_processor"] = nullptr;
   root["model"] = {{"type", "BPE"}, {"vocab", vocab}, {"merges", merges}};
   return Tokenizer::from_json(root.dump());
 }
 
-/// Llama-2 style: a blank in front of the text, byte fallback, no pre-tokenizer. Pieces cannot start mid-text.
+/// Llama-2 style: a blank in front of the text, byte fallback, no pre-tokenizer. Pieces cannot
+/// start mid-text.
 Tokenizer prefix_space_tokenizer() {
   Json vocab = Json::object();
   int id = 0;
@@ -82,20 +91,25 @@ Tokenizer prefix_space_tokenizer() {
   Json root;
   root["version"] = "1.0";
   root["added_tokens"] = Json::array();
-  root["normalizer"] = {{"type", "Sequence"},
-                        {"normalizers", {{{"type", "Prepend"}, {"prepend", "\u2581"}},
-                                         {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}}}}};
+  root["normalizer"] = {
+      {"type", "Sequence"},
+      {"normalizers",
+       {{{"type", "Prepend"}, {"prepend", "\u2581"}},
+        {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}}}}};
   root["pre_tokenizer"] = nullptr;
   root["post_processor"] = nullptr;
   root["decoder"] = nullptr;
-  root["model"] = {{"type", "BPE"}, {"vocab", vocab}, {"merges", merges}, {"unk_token", "<unk>"}, {"byte_fallback", true}, {"fuse_unk", true}};
+  root["model"] = {{"type", "BPE"},        {"vocab", vocab},        {"merges", merges},
+                   {"unk_token", "<unk>"}, {"byte_fallback", true}, {"fuse_unk", true}};
   return Tokenizer::from_json(root.dump());
 }
 
-/// Lines with every kind of border: runs of blanks and line ends, words at line starts, no final newline.
+/// Lines with every kind of border: runs of blanks and line ends, words at line starts, no final
+/// newline.
 std::string rough_text(std::size_t bytes) {
-  static const std::vector<std::string> parts{"the", " the", "theory", "\n", "\n\n", " \n", " \n ", "  ", "\t", ".", ".\n", " x", "W", "\n\nW",
-                                              "\nthe", "\n the", "\r\n", "\u00e9", " = ", "12", "\n  \n the"};
+  static const std::vector<std::string> parts{
+      "the", " the", "theory", "\n",    "\n\n",   " \n",  " \n ",   "  ",  "\t", ".",         ".\n",
+      " x",  "W",    "\n\nW",  "\nthe", "\n the", "\r\n", "\u00e9", " = ", "12", "\n  \n the"};
   RandomStream stream(5, "rough text");
   std::string text;
   while (text.size() < bytes) text += parts[stream.below(parts.size())];
@@ -105,7 +119,8 @@ std::string rough_text(std::size_t bytes) {
 class LoadTokenText : public ::testing::Test {
  protected:
   std::filesystem::path write(const std::string& text) {
-    const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "espalier_token_text.txt";
+    const std::filesystem::path path =
+        std::filesystem::path(::testing::TempDir()) / "espalier_token_text.txt";
     std::ofstream(path, std::ios::binary) << text;
     return path;
   }
@@ -114,7 +129,8 @@ class LoadTokenText : public ::testing::Test {
 class CountingReporter : public Reporter {
  public:
   void log(LogLevel, std::string_view) override {}
-  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t, std::string_view) override {
+  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t,
+                                       std::string_view) override {
     struct Phase : ProgressPhase {
       explicit Phase(int& n) : updates(n) {}
       void update(std::int64_t, std::string_view) override { ++updates; }
@@ -149,7 +165,8 @@ TEST_F(LoadTokenText, AnEarlyStopGivesTheFirstIdsOfTheWhole) {
     for (const std::int64_t n : {1, 2, 63, 64, 65, 500, 1777, 5000, 1'000'000}) {
       const TokenText part = load_token_text(path, tokenizer, silent_reporter(), true, n);
       const std::size_t count = std::min(whole.size(), static_cast<std::size_t>(n));
-      ASSERT_EQ(part.ids, std::vector<TokenId>(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(count)))
+      ASSERT_EQ(part.ids, std::vector<TokenId>(whole.begin(),
+                                               whole.begin() + static_cast<std::ptrdiff_t>(count)))
           << n << " tokens, prefix space " << prefix_space;
     }
   }
@@ -165,7 +182,9 @@ TEST_F(LoadTokenText, TextsWithoutAnyBorderAndEmptyTexts) {
 TEST_F(LoadTokenText, WikiTextFirstIdsOfSmolLM2) {
   const char* data = std::getenv("ESPALIER_DATA");
   const char* model = std::getenv("ESPALIER_SMOLLM2");
-  if (!data || !model) GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 (SmolLM2 folder or GGUF)";
+  if (!data || !model)
+    GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 "
+                    "(SmolLM2 folder or GGUF)";
   const Tokenizer tokenizer = Tokenizer::load(model);
   const auto file = std::filesystem::path(data) / "text" / "wikitext2_test.txt";
   const TokenText whole = load_token_text(file, tokenizer, silent_reporter());
@@ -198,7 +217,8 @@ TEST(CutSegments, NamesTokensFoundAndNeeded) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
-    EXPECT_STREQ(error.what(), "corpus.txt: holds 300 tokens, but 1,280 are needed (10 x 128 tokens)");
+    EXPECT_STREQ(error.what(),
+                 "corpus.txt: holds 300 tokens, but 1,280 are needed (10 x 128 tokens)");
     EXPECT_EQ(error.hint_text(), "use at most 2 segments, or a longer text");
   }
   try {

@@ -1,12 +1,13 @@
-// Perplexity: windows of the text, one batched forward per group of equal windows, sums in float64 per window.
+// Perplexity: windows of the text, one batched forward per group of equal windows, sums in float64
+// per window.
 #include "espalier/eval/perplexity.h"
-
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -24,21 +25,28 @@ struct Window {
 
 void check_options(const PerplexityOptions& options) {
   ProblemList problems(ErrorKind::kUsage, "perplexity");
-  if (options.seq_len < 2) problems.add(format("--seq-len is {}, but a segment needs at least 2 tokens", options.seq_len));
+  if (options.seq_len < 2)
+    problems.add(format("--seq-len is {}, but a segment needs at least 2 tokens", options.seq_len));
   if (options.stride < 0 || options.stride > options.seq_len) {
-    problems.add(format("--stride is {}, allowed is 0 (no overlap) to --seq-len {}", options.stride, options.seq_len));
+    problems.add(format("--stride is {}, allowed is 0 (no overlap) to --seq-len {}", options.stride,
+                        options.seq_len));
   }
-  if (options.batch_tokens < 1) problems.add(format("--batch-tokens is {}, it must be at least 1", options.batch_tokens));
+  if (options.batch_tokens < 1)
+    problems.add(format("--batch-tokens is {}, it must be at least 1", options.batch_tokens));
   problems.throw_if_any();
 }
 
 std::vector<Window> strided_windows(std::int64_t tokens, const PerplexityOptions& options) {
   std::vector<Window> windows;
-  std::int64_t scored_to = options.add_bos ? 0 : 1;  // without BOS the first token has nothing to be predicted from
+  std::int64_t scored_to =
+      options.add_bos ? 0 : 1;  // without BOS the first token has nothing to be predicted from
   for (std::int64_t begin = 0; scored_to < tokens; begin += options.stride) {
-    if (options.max_segments > 0 && static_cast<std::int64_t>(windows.size()) == options.max_segments) break;
+    if (options.max_segments > 0 &&
+        static_cast<std::int64_t>(windows.size()) == options.max_segments)
+      break;
     const std::int64_t end = std::min(begin + options.seq_len, tokens);
-    // At stride == seq_len the first token of a window stands alone on its left side and cannot be scored.
+    // At stride == seq_len the first token of a window stands alone on its left side and cannot be
+    // scored.
     const std::int64_t first = std::max(scored_to, begin + (options.add_bos ? 0 : 1));
     if (first < end) windows.push_back({begin, end, end - first});
     scored_to = end;
@@ -49,13 +57,15 @@ std::vector<Window> strided_windows(std::int64_t tokens, const PerplexityOptions
 std::vector<Window> plain_windows(std::int64_t segments, const PerplexityOptions& options) {
   std::vector<Window> windows;
   for (std::int64_t i = 0; i < segments; ++i) {
-    windows.push_back({i * options.seq_len, (i + 1) * options.seq_len, options.seq_len - (options.add_bos ? 0 : 1)});
+    windows.push_back({i * options.seq_len, (i + 1) * options.seq_len,
+                       options.seq_len - (options.add_bos ? 0 : 1)});
   }
   return windows;
 }
 
 /// NLL sums of `rows` [batch, tokens] over their last counted[i] tokens.
-std::vector<double> row_nlls(const Decoder& model, const at::Tensor& rows, const std::vector<std::int64_t>& counted) {
+std::vector<double> row_nlls(const Decoder& model, const at::Tensor& rows,
+                             const std::vector<std::int64_t>& counted) {
   const std::int64_t batch = rows.size(0), tokens = rows.size(1);
   const at::Tensor ids = rows.to(model.device());
   at::Tensor h = model.run_layers(model.embed(ids), 0, model.num_layers(), model.context(tokens));
@@ -69,7 +79,8 @@ std::vector<double> row_nlls(const Decoder& model, const at::Tensor& rows, const
     // Summed in token order, so that the sum is the same in any batch and for any thread count.
     const double* values = nll[i].const_data_ptr<double>();
     double sum = 0;
-    for (std::int64_t t = tokens - 1 - counted[static_cast<std::size_t>(i)]; t < tokens - 1; ++t) sum += values[t];
+    for (std::int64_t t = tokens - 1 - counted[static_cast<std::size_t>(i)]; t < tokens - 1; ++t)
+      sum += values[t];
     sums[static_cast<std::size_t>(i)] = sum;
   }
   return sums;
@@ -88,7 +99,8 @@ void finish(PerplexityResult& result) {
     // Ratio estimator: segments are the independent draws, and they may differ in length.
     double squares = 0;
     for (std::size_t i = 0; i < result.segment_nll.size(); ++i) {
-      const double residual = result.segment_nll[i] - result.nll * static_cast<double>(result.segment_tokens[i]);
+      const double residual =
+          result.segment_nll[i] - result.nll * static_cast<double>(result.segment_tokens[i]);
       squares += residual * residual;
     }
     const auto n = static_cast<double>(result.segments);
@@ -98,8 +110,9 @@ void finish(PerplexityResult& result) {
 }
 
 /// `ids` [tokens]: the whole text.
-PerplexityResult score_windows(const Decoder& model, const at::Tensor& ids, const std::vector<Window>& windows,
-                               const PerplexityOptions& options, TokenId bos, Reporter& reporter, const StopToken& stop) {
+PerplexityResult score_windows(const Decoder& model, const at::Tensor& ids,
+                               const std::vector<Window>& windows, const PerplexityOptions& options,
+                               TokenId bos, Reporter& reporter, const StopToken& stop) {
   const at::NoGradGuard no_grad;
   const Stopwatch watch;
   PerplexityResult result;
@@ -109,9 +122,12 @@ PerplexityResult score_windows(const Decoder& model, const at::Tensor& ids, cons
   for (std::size_t first = 0; first < windows.size();) {
     if (stop.stop_requested()) throw Interrupted{};
     const std::int64_t length = windows[first].end - windows[first].begin;
-    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, options.batch_tokens / length));
+    const auto most =
+        static_cast<std::size_t>(std::max<std::int64_t>(1, options.batch_tokens / length));
     std::size_t last = first + 1;
-    while (last < windows.size() && last - first < most && windows[last].end - windows[last].begin == length) ++last;
+    while (last < windows.size() && last - first < most &&
+           windows[last].end - windows[last].begin == length)
+      ++last;
 
     std::vector<at::Tensor> rows;
     std::vector<std::int64_t> counted;
@@ -123,8 +139,11 @@ PerplexityResult score_windows(const Decoder& model, const at::Tensor& ids, cons
     const std::vector<double> sums = row_nlls(model, at::stack(rows), counted);
     for (std::size_t i = 0; i < sums.size(); ++i) {
       if (!std::isfinite(sums[i])) {
-        throw Error(ErrorKind::kInput, "perplexity", format("the loss of segment {} is {}", first + i, sums[i]))
-            .hint("check the weights with `espalier verify`; a bfloat16 run may overflow where --dtype float32 does not");
+        throw Error(ErrorKind::kInput, "perplexity",
+                    format("the loss of segment {} is {}", first + i, sums[i]))
+            .hint(
+                "check the weights with `espalier verify`; a bfloat16 run may overflow where "
+                "--dtype float32 does not");
       }
       result.segment_nll.push_back(sums[i]);
       result.segment_tokens.push_back(counted[i]);
@@ -143,17 +162,22 @@ PerplexityResult score_windows(const Decoder& model, const at::Tensor& ids, cons
 
 std::int64_t perplexity_text_tokens(const PerplexityOptions& options) {
   if (options.max_segments <= 0) return 0;
-  // One more window's worth with a stride: whether a window is the text's last one changes its length only.
+  // One more window's worth with a stride: whether a window is the text's last one changes its
+  // length only.
   const std::int64_t step = options.stride > 0 ? options.stride : options.seq_len;
   std::int64_t tokens = 0;
-  if (__builtin_mul_overflow(step, options.max_segments, &tokens) || __builtin_add_overflow(tokens, options.seq_len, &tokens)) return 0;
+  if (__builtin_mul_overflow(step, options.max_segments, &tokens) ||
+      __builtin_add_overflow(tokens, options.seq_len, &tokens))
+    return 0;
   return tokens;
 }
 
-PerplexityResult perplexity(const Decoder& model, const TokenText& text, const PerplexityOptions& options, TokenId bos,
-                            Reporter& reporter, const StopToken& stop) {
+PerplexityResult perplexity(const Decoder& model, const TokenText& text,
+                            const PerplexityOptions& options, TokenId bos, Reporter& reporter,
+                            const StopToken& stop) {
   check_options(options);
-  const at::Tensor segments = cut_segments(text, options.seq_len, options.stride > 0 ? 0 : options.max_segments);
+  const at::Tensor segments =
+      cut_segments(text, options.seq_len, options.stride > 0 ? 0 : options.max_segments);
   if (options.stride == 0) return perplexity(model, segments, options, bos, reporter, stop);
   const auto tokens = static_cast<std::int64_t>(text.ids.size());
   const at::Tensor ids = at::empty({tokens}, at::kLong);
@@ -161,12 +185,14 @@ PerplexityResult perplexity(const Decoder& model, const TokenText& text, const P
   return score_windows(model, ids, strided_windows(tokens, options), options, bos, reporter, stop);
 }
 
-PerplexityResult perplexity(const Decoder& model, const at::Tensor& ids, const PerplexityOptions& options, TokenId bos,
-                            Reporter& reporter, const StopToken& stop) {
+PerplexityResult perplexity(const Decoder& model, const at::Tensor& ids,
+                            const PerplexityOptions& options, TokenId bos, Reporter& reporter,
+                            const StopToken& stop) {
   PerplexityOptions cut = options;
   cut.seq_len = ids.size(1);
   check_options(cut);
-  return score_windows(model, ids.reshape({-1}), plain_windows(ids.size(0), cut), cut, bos, reporter, stop);
+  return score_windows(model, ids.reshape({-1}), plain_windows(ids.size(0), cut), cut, bos,
+                       reporter, stop);
 }
 
 }  // namespace espalier

@@ -1,15 +1,18 @@
-// Perplexity against whole logits in float64, for every protocol; the same bits for every batch size.
+// Perplexity against whole logits in float64, for every protocol; the same bits for every batch
+// size.
 #include "espalier/eval/perplexity.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdlib>
 
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
+
 #include "espalier/base/error.h"
 #include "espalier/base/random.h"
 #include "espalier/text/tokenizer.h"
+
 #include "tests/support/random_decoder.h"
 
 namespace espalier {
@@ -24,25 +27,29 @@ TokenText random_text(std::int64_t tokens) {
   TokenText text;
   text.path = "random.txt";
   RandomStream stream(3, "text");
-  for (std::int64_t i = 0; i < tokens; ++i) text.ids.push_back(static_cast<TokenId>(stream.below(300)));
+  for (std::int64_t i = 0; i < tokens; ++i)
+    text.ids.push_back(static_cast<TokenId>(stream.below(300)));
   return text;
 }
 
 /// NLL sum of the last `counted` tokens of ids[begin, end), by the plain route.
-double oracle(const Decoder& model, const TokenText& text, std::int64_t begin, std::int64_t end, std::int64_t counted, bool bos) {
+double oracle(const Decoder& model, const TokenText& text, std::int64_t begin, std::int64_t end,
+              std::int64_t counted, bool bos) {
   std::vector<std::int64_t> row;
   if (bos) row.push_back(kBos);
   for (std::int64_t i = begin; i < end; ++i) row.push_back(text.ids[static_cast<std::size_t>(i)]);
   const at::Tensor ids = at::tensor(row, at::kLong).unsqueeze(0);
   const at::Tensor log_probabilities = at::log_softmax(model.forward(ids)[0].to(at::kDouble), -1);
   double sum = 0;
-  for (std::int64_t i = static_cast<std::int64_t>(row.size()) - counted; i < static_cast<std::int64_t>(row.size()); ++i) {
+  for (std::int64_t i = static_cast<std::int64_t>(row.size()) - counted;
+       i < static_cast<std::int64_t>(row.size()); ++i) {
     sum -= log_probabilities[i - 1][row[static_cast<std::size_t>(i)]].item<double>();
   }
   return sum;
 }
 
-PerplexityResult run(const Decoder& model, const TokenText& text, const PerplexityOptions& options) {
+PerplexityResult run(const Decoder& model, const TokenText& text,
+                     const PerplexityOptions& options) {
   return perplexity(model, text, options, kBos, silent_reporter());
 }
 
@@ -107,10 +114,13 @@ TEST(Perplexity, TheScoreDoesNotMoveWithTheBatch) {
   const Decoder model = random_decoder(tiny_config());
   const TokenText text = random_text(24 * 19 + 5);
   for (const std::int64_t stride : {0, 7}) {
-    const PerplexityResult alone = run(model, text, {.seq_len = 24, .stride = stride, .batch_tokens = 1});
+    const PerplexityResult alone =
+        run(model, text, {.seq_len = 24, .stride = stride, .batch_tokens = 1});
     for (const std::int64_t batch : {24, 48, 72, 24 * 5, 24 * 8, 24 * 13, 100'000}) {
-      const PerplexityResult together = run(model, text, {.seq_len = 24, .stride = stride, .batch_tokens = batch});
-      ASSERT_EQ(together.segment_nll, alone.segment_nll) << "batch of " << batch << " tokens, stride " << stride;
+      const PerplexityResult together =
+          run(model, text, {.seq_len = 24, .stride = stride, .batch_tokens = batch});
+      ASSERT_EQ(together.segment_nll, alone.segment_nll)
+          << "batch of " << batch << " tokens, stride " << stride;
       ASSERT_EQ(together.perplexity, alone.perplexity);
     }
   }
@@ -134,7 +144,8 @@ TEST(Perplexity, RefusesBadSizes) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    EXPECT_NE(error.message().find("--stride is 17, allowed is 0 (no overlap) to --seq-len 16"), std::string::npos);
+    EXPECT_NE(error.message().find("--stride is 17, allowed is 0 (no overlap) to --seq-len 16"),
+              std::string::npos);
     EXPECT_NE(error.message().find("--batch-tokens is 0"), std::string::npos);
   }
 }
@@ -151,22 +162,26 @@ TEST(Perplexity, NamesTheSegmentWhoseLossIsNotANumber) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
-    EXPECT_NE(std::string(error.what()).find("the loss of segment 2 is nan"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the loss of segment 2 is nan"), std::string::npos)
+        << error.what();
   }
 }
 
-/// SmolLM2-135M-Instruct on the first 24 x 128 tokens of WikiText-2 test: transformers gives 51.7388.
+/// SmolLM2-135M-Instruct on the first 24 x 128 tokens of WikiText-2 test: transformers
+/// gives 51.7388.
 TEST(Perplexity, AnchorOfSmolLM2) {
   const char* data = std::getenv("ESPALIER_DATA");
   const char* model_path = std::getenv("ESPALIER_SMOLLM2");
   if (!data || !model_path) {
-    GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 (SmolLM2 folder or GGUF)";
+    GTEST_SKIP() << "set ESPALIER_DATA (holds text/wikitext2_test.txt) and ESPALIER_SMOLLM2 "
+                    "(SmolLM2 folder or GGUF)";
   }
   const Decoder model = Decoder::load(model_path, at::kFloat, at::kCPU);
   const Tokenizer tokenizer = Tokenizer::load(model_path);
   const PerplexityOptions options{.seq_len = 128, .max_segments = 24};
-  const TokenText text = load_token_text(std::filesystem::path(data) / "text" / "wikitext2_test.txt", tokenizer, silent_reporter(), true,
-                                         perplexity_text_tokens(options));
+  const TokenText text =
+      load_token_text(std::filesystem::path(data) / "text" / "wikitext2_test.txt", tokenizer,
+                      silent_reporter(), true, perplexity_text_tokens(options));
   const PerplexityResult result = run(model, text, options);
   EXPECT_EQ(result.tokens, 3048);
   EXPECT_NEAR(result.perplexity, 51.7388, 5e-4);

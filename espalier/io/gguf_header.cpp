@@ -184,15 +184,20 @@ GgufTensorInfo read_tensor_info(Cursor& cursor, std::string_view what) {
   if (dims > kMaxDims)
     throw cursor.refuse(
         format("{} has {} dimensions, at most {} are allowed", name, dims, kMaxDims));
-  std::int64_t numel = 1;
+  // Zeros stay out of the product: an empty tensor whose other sizes overflow would make every
+  // product over its shape undefined.
+  std::int64_t product = 1;
+  bool empty = false;
   for (std::uint32_t i = 0; i < dims; ++i) {
     const auto size = cursor.number<std::uint64_t>(name);
+    empty = empty || size == 0;
     if (size > static_cast<std::uint64_t>(INT64_MAX) ||
-        __builtin_mul_overflow(numel, static_cast<std::int64_t>(size), &numel)) {
+        (size != 0 && __builtin_mul_overflow(product, static_cast<std::int64_t>(size), &product))) {
       throw cursor.refuse(format("{} has more than 2^63 elements", name));
     }
     info.shape.insert(info.shape.begin(), static_cast<std::int64_t>(size));
   }
+  const std::int64_t numel = empty ? 0 : product;
   const auto type = cursor.number<std::uint32_t>(name);
   const auto type_info = find_gguf_type(type);
   if (!type_info) {

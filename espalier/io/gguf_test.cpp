@@ -159,6 +159,11 @@ TEST(Gguf, BadTensorsAreNamed) {
   EXPECT_TRUE(
       contains(open_error(Builder().header(1, 0).tensor("w", {1ull << 62}, 0, 0).pad()).what(),
                "more than 2^63 bytes"));
+  for (const std::vector<std::uint64_t>& dims :
+       {std::vector<std::uint64_t>{0, 1ull << 40, 1ull << 40}, {1ull << 40, 1ull << 40, 0}}) {
+    EXPECT_TRUE(contains(open_error(Builder().header(1, 0).tensor("w", dims, 0, 0).pad()).what(),
+                         "more than 2^63 elements"));
+  }
   EXPECT_TRUE(contains(
       open_error(
           Builder().header(2, 0).tensor("w", {1}, 0, 0).tensor("w", {1}, 0, 32).pad().data(64))

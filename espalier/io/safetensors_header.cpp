@@ -225,15 +225,17 @@ class HeaderReader {
   std::set<std::string> names_;
 };
 
-/// Bytes that shape and dtype need; nullopt when that does not fit 63 bits.
+/// Bytes that shape and dtype need; nullopt when that does not fit 63 bits. Zeros are left out of
+/// that test: an empty tensor whose other sizes overflow would make every product over its shape
+/// undefined.
 std::optional<std::uint64_t> needed_bytes(const SafetensorsEntry& entry) {
   std::int64_t count = dtype_size(entry.dtype);
-  // A zero anywhere makes the tensor empty, whatever the other sizes are.
-  if (std::find(entry.shape.begin(), entry.shape.end(), 0) != entry.shape.end()) return 0;
+  bool empty = false;
   for (const std::int64_t size : entry.shape) {
-    if (__builtin_mul_overflow(count, size, &count)) return std::nullopt;
+    empty = empty || size == 0;
+    if (size != 0 && __builtin_mul_overflow(count, size, &count)) return std::nullopt;
   }
-  return static_cast<std::uint64_t>(count);
+  return empty ? 0 : static_cast<std::uint64_t>(count);
 }
 
 std::string shape_of(const SafetensorsEntry& entry) {

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "espalier/base/format.h"
 #include "espalier/base/hash.h"
 #include "espalier/base/random.h"
 #include "espalier/base/units.h"
@@ -133,6 +134,11 @@ TEST(Safetensors, SizesAndRangesMustAgree) {
   const Error overflow = open_error(
       R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0);
   EXPECT_TRUE(contains(overflow.what(), "over 2^63"));
+  for (const char* shape : {"[0,4611686018427387904,4]", "[4611686018427387904,4,0]"}) {
+    const Error empty = open_error(
+        format(R"({{"a":{{"dtype":"F32","shape":{},"data_offsets":[0,0]}}}})", shape), 0);
+    EXPECT_TRUE(contains(empty.what(), "over 2^63"));
+  }
   const Error end = open_error(R"({"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}})", 8);
   EXPECT_TRUE(contains(end.what(), "ends at byte 9 of the data, but the file holds only 8"));
   EXPECT_TRUE(contains(end.hint_text(), "truncated"));

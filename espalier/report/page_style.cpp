@@ -40,7 +40,7 @@ font:13.5px/1.55 ui-monospace,SFMono-Regular,"SF Mono",Menlo,Consolas,"Liberatio
 .scroll{overflow-x:auto;margin:16px 0}
 table{border-collapse:collapse;min-width:50%;font-size:14.5px;line-height:1.4}
 caption{text-align:left;color:var(--muted);font-size:14px;padding:0 0 8px}
-th,td{padding:7px 14px;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top;overflow-wrap:anywhere}
+th,td{padding:7px 14px;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}
 th{font-weight:600;color:var(--muted);font-size:13px;border-bottom:1.5px solid var(--axis);vertical-align:bottom}
 th:first-child,td:first-child{padding-left:4px}
 tbody tr:hover{background:color-mix(in srgb,var(--rule) 35%,transparent)}

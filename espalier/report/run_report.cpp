@@ -41,28 +41,29 @@ std::string seconds_text(double seconds) {
 struct Look {
   std::string title, label;
   double factor = 1;
+  enum class Role { kResult, kSpeed, kSetting } role = Role::kResult;
 };
 
 Look look_of(const std::string& name) {
-  static const std::map<std::string, std::pair<const char*, const char*>> kKnown{
+  using Role = Look::Role;
+  static const std::map<std::string, Look> kKnown{
       {"loss", {"Loss", "loss, nats per token"}},
       {"train_loss", {"Training loss", "loss, nats per token"}},
       {"eval_loss", {"Held-out loss", "loss, nats per token"}},
       {"perplexity", {"Perplexity", "perplexity"}},
       {"eval_perplexity", {"Held-out perplexity", "perplexity"}},
-      {"lr", {"Learning rate", "learning rate"}},
-      {"grad_norm", {"Gradient norm", "norm before clipping"}},
-      {"tokens_per_second", {"Speed", "tokens/s"}},
+      {"lr", {"Learning rate", "learning rate", 1, Role::kSetting}},
+      {"grad_norm", {"Gradient norm", "norm before clipping", 1, Role::kSetting}},
+      {"tokens_per_second", {"Speed", "tokens/s", 1, Role::kSpeed}},
   };
-  if (const auto at = kKnown.find(name); at != kKnown.end())
-    return {at->second.first, at->second.second, 1};
+  if (const auto at = kKnown.find(name); at != kKnown.end()) return at->second;
   if (name.ends_with("_bytes")) {
     const std::string stem = name.substr(0, name.size() - 6);
-    return {stem, stem + ", GiB", 1.0 / (1 << 30)};
+    return {stem, stem + ", GiB", 1.0 / (1 << 30), Role::kSpeed};
   }
   if (name.ends_with("_seconds")) {
     const std::string stem = name.substr(0, name.size() - 8);
-    return {stem, stem + ", s", 1};
+    return {stem, stem + ", s", 1, Role::kSpeed};
   }
   return {name, name, 1};
 }
@@ -103,6 +104,13 @@ double last_value(const ReportSeries& series) {
   return std::nan("");
 }
 
+double first_value(const ReportSeries& series) {
+  for (const double y : series.y) {
+    if (std::isfinite(y)) return y;
+  }
+  return std::nan("");
+}
+
 void add_metrics(const std::vector<RunRecord>& runs, HtmlReport& report) {
   const std::vector<std::string> names = metric_names(runs);
   if (names.empty()) return;
@@ -119,7 +127,7 @@ void add_metrics(const std::vector<RunRecord>& runs, HtmlReport& report) {
       chart.series.push_back({runs.size() > 1 ? run.name : look.title, series->x, series->y});
       for (double& y : chart.series.back().y) y *= look.factor;
     }
-    chart.log_y = wants_log(chart.series);
+    chart.log_y = look.role == Look::Role::kResult && wants_log(chart.series);
     report.chart(chart);
   }
 }
@@ -252,6 +260,21 @@ std::vector<std::pair<std::string, std::string>> provenance_of(const RunRecord& 
   return facts;
 }
 
+/// "6.07 → 4.71" for the first two metrics that are results.
+void add_metric_figures(const RunRecord& run,
+                        std::vector<std::pair<std::string, std::string>>& figures) {
+  int shown = 0;
+  for (const ReportSeries& series : run.metrics) {
+    const Look look = look_of(series.name);
+    const double first = first_value(series) * look.factor, last = last_value(series) * look.factor;
+    if (look.role != Look::Role::kResult || std::isnan(last) || shown == 2) continue;
+    const bool several = series.y.size() > 1;
+    figures.emplace_back(look.label + (several ? ", first → last" : ""),
+                         several ? format("{:.3g} → {:.3g}", first, last) : format("{:.4g}", last));
+    ++shown;
+  }
+}
+
 HtmlReport one_run(const std::vector<RunRecord>& runs, const std::vector<SavedResult>& results,
                    const std::string& title) {
   const RunRecord& run = runs.front();
@@ -266,11 +289,7 @@ HtmlReport one_run(const std::vector<RunRecord>& runs, const std::vector<SavedRe
         "layers, before and after",
         format("{} → {}", run.layers, run.layers - static_cast<std::int64_t>(run.removed.size())));
   }
-  for (std::size_t i = 0; i < std::min<std::size_t>(run.metrics.size(), 2); ++i) {
-    const Look look = look_of(run.metrics[i].name);
-    figures.emplace_back(format("{}, last", look.label),
-                         format("{:.4g}", last_value(run.metrics[i]) * look.factor));
-  }
+  add_metric_figures(run, figures);
   if (run.wall_seconds > 0) figures.emplace_back("wall time", seconds_text(run.wall_seconds));
   if (run.peak_rss_bytes > 0)
     figures.emplace_back("peak resident memory", memory_text(run.peak_rss_bytes));
@@ -320,6 +339,8 @@ ReportTable run_table(const std::vector<RunRecord>& runs) {
   ReportTable table;
   table.columns = {"run", "verb", "state", "seed", "device", "threads", "wall time", "peak memory"};
   std::vector<std::string> names = metric_names(runs);
+  std::erase_if(names,
+                [](const std::string& name) { return look_of(name).role == Look::Role::kSetting; });
   if (names.size() > kOverviewMetrics) names.resize(kOverviewMetrics);
   for (const std::string& name : names) table.columns.push_back("last " + name);
   for (const RunRecord& run : runs) {

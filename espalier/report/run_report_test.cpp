@@ -106,8 +106,8 @@ TEST_F(RunReport, ReadsEverythingARunLeft) {
 
   const std::string html = run_report({run}).html();
   for (const char* part :
-       {"finetune: out", "4 → 2", "2 of 4 layers are removed, chosen by angular: 1-2.", "1.00 GiB",
-        "Loss", "CKA between layers", "espalier finetune &lt;m&gt;", "lr: 1e-4"}) {
+       {"finetune: out", "4 → 2", "4.5 → 3.5", "2 of 4 layers are removed, chosen by angular: 1-2.",
+        "1.00 GiB", "Loss", "CKA between layers", "espalier finetune &lt;m&gt;", "lr: 1e-4"}) {
     EXPECT_NE(html.find(part), std::string::npos) << part;
   }
 }
@@ -156,7 +156,7 @@ TEST_F(RunReport, SeveralRunsSideBySide) {
   EXPECT_EQ(runs[1].name, "y/out");
   EXPECT_EQ(runs[2].name, "z");
   const ReportTable table = run_table(runs);
-  EXPECT_EQ(table.columns.back(), "last lr");
+  EXPECT_EQ(table.columns.back(), "last loss");
   EXPECT_EQ(table.rows[0][8], "3.5");
   EXPECT_EQ(table.rows[1][2], "interrupted");
   EXPECT_EQ(table.rows[2][2], "not finished");

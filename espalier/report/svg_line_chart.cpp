@@ -14,7 +14,8 @@ namespace {
 constexpr std::size_t kMaxMarkers = 40;  // more points than this are a line only
 constexpr double kLinePixels = 1.0;  // points nearer than this in x are merged to their extremes
 constexpr std::size_t kMinSmoothed = 200;  // longer noisy series get their moving mean on top
-constexpr double kSmoothedShare = 0.02;    // of the series in one mean
+constexpr std::size_t kMinRadius = 7;
+constexpr double kSmoothedShare = 0.02;  // of the series in one mean
 constexpr double kNoise =
     0.015;  // mean distance from the moving mean, of the axis, that counts as noisy
 
@@ -88,7 +89,8 @@ ReportSeries smoothed(const ReportSeries& series, std::size_t radius, bool log_y
 std::size_t smoothing_radius(const ReportSeries& series, const Frame& frame, bool log_y) {
   const std::size_t count = std::min(series.x.size(), series.y.size());
   if (count < kMinSmoothed) return 0;
-  const auto radius = static_cast<std::size_t>(kSmoothedShare * static_cast<double>(count) / 2);
+  const auto radius = std::max(
+      kMinRadius, static_cast<std::size_t>(kSmoothedShare * static_cast<double>(count) / 2));
   const ReportSeries mean = smoothed(series, radius, log_y);
   double distance = 0;
   for (std::size_t i = 0; i < count; ++i) {

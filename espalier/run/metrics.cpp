@@ -95,11 +95,10 @@ fs::path find_events(const fs::path& dir) {
   return found;
 }
 
+/// TensorBoard puts the host's name where we put ours: a published folder does not tell whose
+/// machine made it.
 fs::path new_events_path(const fs::path& dir) {
-  char host[256] = "localhost";
-  if (::gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
-    return dir / "events.out.tfevents.0.localhost";
-  return dir / format("events.out.tfevents.{}.{}", static_cast<std::int64_t>(wall_time()), host);
+  return dir / format("events.out.tfevents.{}.espalier", static_cast<std::int64_t>(wall_time()));
 }
 
 void truncate_events(const fs::path& path, std::int64_t first_dropped_step) {

@@ -11,8 +11,12 @@ namespace {
 // The scan costs text length times the longest token in the worst case.
 constexpr std::size_t kMaxTokenBytes = 1024;
 
-bool word_before(std::string_view text, std::size_t pos) { return pos > 0 && is_word(utf8_decode(text, utf8_previous(text, pos))); }
-bool word_after(std::string_view text, std::size_t pos) { return pos < text.size() && is_word(utf8_decode(text, pos)); }
+bool word_before(std::string_view text, std::size_t pos) {
+  return pos > 0 && is_word(utf8_decode(text, utf8_previous(text, pos)));
+}
+bool word_after(std::string_view text, std::size_t pos) {
+  return pos < text.size() && is_word(utf8_decode(text, pos));
+}
 
 std::size_t skip_spaces_back(std::string_view text, std::size_t pos) {
   while (pos > 0) {
@@ -24,23 +28,28 @@ std::size_t skip_spaces_back(std::string_view text, std::size_t pos) {
 }
 
 std::size_t skip_spaces(std::string_view text, std::size_t pos) {
-  while (pos < text.size() && is_whitespace(utf8_decode(text, pos))) pos += utf8_length(static_cast<unsigned char>(text[pos]));
+  while (pos < text.size() && is_whitespace(utf8_decode(text, pos)))
+    pos += utf8_length(static_cast<unsigned char>(text[pos]));
   return pos;
 }
 
 }  // namespace
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer) : tokens_(std::move(tokens)) {
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer)
+    : tokens_(std::move(tokens)) {
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     AddedToken& token = tokens_[i];
     token.decoded = token.content;
     if (token.content.empty()) continue;
     if (token.content.size() > kMaxTokenBytes) {
-      throw Error(ErrorKind::kUnsupported, "added token", format("{} bytes long; we handle up to {}", token.content.size(), kMaxTokenBytes));
+      throw Error(
+          ErrorKind::kUnsupported, "added token",
+          format("{} bytes long; we handle up to {}", token.content.size(), kMaxTokenBytes));
     }
     by_id_.insert_or_assign(token.id, i);
     by_content_.insert_or_assign(token.content, i);
-    if (!token.normalized || token.special) marked_.insert(token.content, static_cast<std::int32_t>(i), false);
+    if (!token.normalized || token.special)
+      marked_.insert(token.content, static_cast<std::int32_t>(i), false);
     if (!token.normalized) {
       raw_.insert(token.content, static_cast<std::int32_t>(i), false);
     } else if (const std::string spelled = normalizer.apply(token.content); !spelled.empty()) {
@@ -95,14 +104,15 @@ void AddedTokens::scan(const ByteTrie& trie, std::string_view text, const Specia
     if (token.rstrip) end = skip_spaces(text, end);
     if (done < begin) found(done, begin, -1);
     found(begin, end, token.id);
-    // White space that an rstrip token took may hold another added token; the text after that one then comes again.
-    // It is so in the `tokenizers` package, and ids are to be equal.
+    // White space that an rstrip token took may hold another added token; the text after that one
+    // then comes again. It is so in the `tokenizers` package, and ids are to be equal.
     done = end;
   }
   if (done < text.size()) found(done, text.size(), -1);
 }
 
-void AddedTokens::split(std::string_view text, const Normalizer& normalizer, const SpecialTokenRule& rule,
+void AddedTokens::split(std::string_view text, const Normalizer& normalizer,
+                        const SpecialTokenRule& rule,
                         const std::function<void(std::string_view, TokenId, bool)>& part) const {
   const bool marked = rule.marks != nullptr && !rule.marks->empty();
   const SpecialTokenRule inner_rule{.recognise = rule.recognise && !marked};

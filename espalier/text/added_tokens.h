@@ -19,14 +19,16 @@ struct AddedToken {
   std::string content;
   TokenId id = -1;
   bool special = false;
-  bool normalized = true;   // looked for in the normalised text rather than in the raw one
-  bool lstrip = false;      // takes the white space before it
-  bool rstrip = false;      // takes the white space after it
-  bool single_word = false; // only between non-word characters
-  std::string decoded = {};  // how decode() spells it: as the normalizer leaves it, when `normalized`
+  bool normalized = true;    // looked for in the normalised text rather than in the raw one
+  bool lstrip = false;       // takes the white space before it
+  bool rstrip = false;       // takes the white space after it
+  bool single_word = false;  // only between non-word characters
+  std::string decoded =
+      {};  // how decode() spells it: as the normalizer leaves it, when `normalized`
 };
 
-/// Where special tokens are recognised. `marks` are sorted stretches [begin, end) of the text in which they are not.
+/// Where special tokens are recognised. `marks` are sorted stretches [begin, end) of the text in
+/// which they are not.
 struct SpecialTokenRule {
   bool recognise = true;
   const std::vector<std::pair<std::size_t, std::size_t>>* marks = nullptr;
@@ -38,9 +40,10 @@ class AddedTokens {
   /// `tokens` have their ids. Empty contents are ignored.
   AddedTokens(std::vector<AddedToken> tokens, const Normalizer& normalizer);
 
-  /// Calls part(text, id, at_start) over `text` in order; id is -1 for stretches between tokens. Those are already
-  /// normalised. With marks, special tokens that are to be found in the normalised text are looked for in the raw text
-  /// instead, because marks cannot be followed through a normalizer.
+  /// Calls part(text, id, at_start) over `text` in order; id is -1 for stretches between tokens.
+  /// Those are already normalised. With marks, special tokens that are to be found in the
+  /// normalised text are looked for in the raw text instead, because marks cannot be followed
+  /// through a normalizer.
   void split(std::string_view text, const Normalizer& normalizer, const SpecialTokenRule& rule,
              const std::function<void(std::string_view, TokenId, bool)>& part) const;
 

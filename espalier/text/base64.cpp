@@ -8,7 +8,8 @@
 namespace espalier::text {
 namespace {
 
-constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+constexpr std::string_view kAlphabet =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 }  // namespace
 
@@ -18,8 +19,10 @@ std::string base64_encode(std::string_view bytes) {
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     const std::size_t have = std::min<std::size_t>(3, bytes.size() - i);
     std::uint32_t group = 0;
-    for (std::size_t k = 0; k < 3; ++k) group = (group << 8) | (k < have ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (std::size_t k = 0; k < 4; ++k) out += k <= have ? kAlphabet[(group >> (18 - 6 * k)) & 63] : '=';
+    for (std::size_t k = 0; k < 3; ++k)
+      group = (group << 8) | (k < have ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+    for (std::size_t k = 0; k < 4; ++k)
+      out += k <= have ? kAlphabet[(group >> (18 - 6 * k)) & 63] : '=';
   }
   return out;
 }
@@ -36,7 +39,8 @@ std::string base64_decode(std::string_view text) {
   int bits = 0;
   for (const char c : text) {
     const std::size_t value = kAlphabet.find(c);
-    if (value == std::string_view::npos) throw Error(ErrorKind::kInput, "base64", "a character outside the alphabet");
+    if (value == std::string_view::npos)
+      throw Error(ErrorKind::kInput, "base64", "a character outside the alphabet");
     group = (group << 6) | static_cast<std::uint32_t>(value);
     bits += 6;
     if (bits >= 8) {

@@ -1,4 +1,5 @@
-// BPE: symbols from characters, then merging by rank. Short words scan for the best pair, long ones keep a heap.
+// BPE: symbols from characters, then merging by rank. Short words scan for the best pair, long ones
+// keep a heap.
 #include "espalier/text/bpe.h"
 
 #include <algorithm>
@@ -17,7 +18,8 @@ constexpr std::size_t kShortWord = 24;  // symbols; above this the heap is faste
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
 std::uint64_t pair_key(TokenId left, TokenId right) {
-  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32) |
+         static_cast<std::uint32_t>(right);
 }
 
 std::uint64_t mix(std::uint64_t key) {
@@ -31,14 +33,16 @@ std::uint64_t mix(std::uint64_t key) {
 Bpe::Bpe(const Vocabulary& vocabulary, std::vector<BpeMerge> merges, BpeSettings settings)
     : vocabulary_(&vocabulary), merges_(std::move(merges)), settings_(std::move(settings)) {
   if (merges_.size() > std::numeric_limits<std::uint32_t>::max() / 4) {
-    throw Error(ErrorKind::kUnsupported, "merges", format("{} merges are more than we handle", merges_.size()));
+    throw Error(ErrorKind::kUnsupported, "merges",
+                format("{} merges are more than we handle", merges_.size()));
   }
   if (settings_.unk_token) unk_id_ = vocabulary.find(*settings_.unk_token);
   for (std::size_t i = 0; i < ascii_ids_.size(); ++i) {
     const char letter = static_cast<char>(i);
     ascii_ids_[i] = vocabulary.find(std::string_view(&letter, 1));
   }
-  for (int byte = 0; byte < 256; ++byte) byte_ids_[static_cast<std::size_t>(byte)] = vocabulary.find(format("<0x{:02X}>", byte));
+  for (int byte = 0; byte < 256; ++byte)
+    byte_ids_[static_cast<std::size_t>(byte)] = vocabulary.find(format("<0x{:02X}>", byte));
   add_rules();
   splits_at_metaspace_ = find_metaspace_boundary();
 }
@@ -87,14 +91,17 @@ void Bpe::to_symbols(std::string_view word, std::vector<TokenId>& ids) const {
     }
     const auto bytes = word.substr(pos, length);
     const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
-    if (settings_.byte_fallback && std::all_of(bytes.begin(), bytes.end(), [&](char c) { return byte_id(c) >= 0; })) {
+    if (settings_.byte_fallback &&
+        std::all_of(bytes.begin(), bytes.end(), [&](char c) { return byte_id(c) >= 0; })) {
       // As in the `tokenizers` package, a pending unknown comes after the bytes.
       for (const char c : bytes) ids.push_back(byte_id(c));
       continue;
     }
     if (!settings_.unk_token) continue;
     if (unk_id_ < 0) {
-      throw Error(ErrorKind::kInput, "tokenizer", format("the unknown token \"{}\" is not in the vocabulary", *settings_.unk_token));
+      throw Error(
+          ErrorKind::kInput, "tokenizer",
+          format("the unknown token \"{}\" is not in the vocabulary", *settings_.unk_token));
     }
     if (unknown_pending && !settings_.fuse_unk) ids.push_back(unk_id_);
     unknown_pending = true;
@@ -115,7 +122,9 @@ void Bpe::merge_short(std::vector<TokenId>& ids, std::size_t first) const {
   };
   for (std::size_t i = 0; i < count; ++i) look_up(i);
   while (count > 1) {
-    const std::size_t best = static_cast<std::size_t>(std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(count)) - ranks.begin());
+    const std::size_t best = static_cast<std::size_t>(
+        std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(count)) -
+        ranks.begin());
     if (ranks[best] == kNone) break;
     symbols[best] = results[best];
     for (std::size_t i = best + 1; i + 1 < count; ++i) {
@@ -143,16 +152,21 @@ void Bpe::merge_long(std::vector<TokenId>& ids, std::size_t first) const {
   std::vector<Symbol> symbols(static_cast<std::size_t>(count));
   std::vector<Candidate> initial;
   for (std::int32_t i = 0; i < count; ++i) {
-    symbols[static_cast<std::size_t>(i)] = {ids[first + static_cast<std::size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1};
+    symbols[static_cast<std::size_t>(i)] = {ids[first + static_cast<std::size_t>(i)], i - 1,
+                                            i + 1 < count ? i + 1 : -1};
   }
-  const auto symbol = [&](std::int32_t i) -> Symbol& { return symbols[static_cast<std::size_t>(i)]; };
+  const auto symbol = [&](std::int32_t i) -> Symbol& {
+    return symbols[static_cast<std::size_t>(i)];
+  };
   for (std::int32_t i = 0; i + 1 < count; ++i) {
-    if (const Rule* rule = find(symbol(i).id, symbol(i + 1).id)) initial.push_back({rule->rank, i, rule->result});
+    if (const Rule* rule = find(symbol(i).id, symbol(i + 1).id))
+      initial.push_back({rule->rank, i, rule->result});
   }
   std::priority_queue<Candidate> queue({}, std::move(initial));
   const auto push = [&](std::int32_t left, std::int32_t right) {
     if (left < 0 || right < 0) return;
-    if (const Rule* rule = find(symbol(left).id, symbol(right).id)) queue.push({rule->rank, left, rule->result});
+    if (const Rule* rule = find(symbol(left).id, symbol(right).id))
+      queue.push({rule->rank, left, rule->result});
   };
   while (!queue.empty()) {
     const Candidate top = queue.top();
@@ -161,7 +175,8 @@ void Bpe::merge_long(std::vector<TokenId>& ids, std::size_t first) const {
     if (left.id < 0 || left.next < 0) continue;  // gone, or nothing to its right
     Symbol& right = symbol(left.next);
     const Rule* rule = find(left.id, right.id);
-    if (rule == nullptr || rule->result != top.result) continue;  // the pair has changed since it was queued
+    if (rule == nullptr || rule->result != top.result)
+      continue;  // the pair has changed since it was queued
     left.id = top.result;
     left.next = right.next;
     right.id = -1;
@@ -181,7 +196,9 @@ void Bpe::encode(std::string_view word, std::vector<TokenId>& out) const {
     }
   }
   if (word.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-    throw Error(ErrorKind::kUnsupported, "text", "a single word of 2 GiB or more cannot be tokenised").hint("split the text into lines");
+    throw Error(ErrorKind::kUnsupported, "text",
+                "a single word of 2 GiB or more cannot be tokenised")
+        .hint("split the text into lines");
   }
   const std::size_t first = out.size();
   to_symbols(word, out);

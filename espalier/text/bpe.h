@@ -1,5 +1,6 @@
 // Byte-pair encoding of one pre-tokenised word: symbols are merged by lowest rank, leftmost first.
-// Works on spellings: byte-level vocabularies see byte letters, SentencePiece ones plain characters and <0xXX> tokens.
+// Works on spellings: byte-level vocabularies see byte letters, SentencePiece ones plain characters
+// and <0xXX> tokens.
 #pragma once
 
 #include <array>
@@ -28,7 +29,8 @@ struct BpeSettings {
 
 class Bpe {
  public:
-  /// `merges` in rank order; a pair that comes twice has its last rank, as in the `tokenizers` package.
+  /// `merges` in rank order; a pair that comes twice has its last rank, as in the `tokenizers`
+  /// package.
   Bpe(const Vocabulary& vocabulary, std::vector<BpeMerge> merges, BpeSettings settings);
 
   /// Appends the ids of `word` (valid UTF-8). O(n^2) for short words, O(n log n) for long ones.
@@ -36,8 +38,8 @@ class Bpe {
 
   const std::vector<BpeMerge>& merges() const { return merges_; }
   const BpeSettings& settings() const { return settings_; }
-  /// True when no merge joins something before a "▁" with it, so that a text may be cut in front of every "▁" that
-  /// follows another character without changing any id.
+  /// True when no merge joins something before a "▁" with it, so that a text may be cut in front of
+  /// every "▁" that follows another character without changing any id.
   bool splits_at_metaspace() const { return splits_at_metaspace_; }
 
  private:

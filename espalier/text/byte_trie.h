@@ -1,5 +1,6 @@
 // A trie over bytes with an integer at each stored key; used for Unigram pieces and added tokens.
-// Children of a node form a linked list except at the root, which is a table: small, and fast where it matters.
+// Children of a node form a linked list except at the root, which is a table: small, and fast where
+// it matters.
 #pragma once
 
 #include <array>
@@ -13,7 +14,8 @@ class ByteTrie {
  public:
   ByteTrie() { root_.fill(-1); }
 
-  /// Keys must not be empty. A key stored twice keeps its last value when `overwrite`, else its first.
+  /// Keys must not be empty. A key stored twice keeps its last value when `overwrite`, else its
+  /// first.
   void insert(std::string_view key, std::int32_t value, bool overwrite = true) {
     std::int32_t* link = &root_[static_cast<unsigned char>(key[0])];
     std::size_t depth = 0;

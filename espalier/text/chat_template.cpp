@@ -1,4 +1,5 @@
-// ChatTemplate: parse once, render many times; and conversations to ids with the users' words kept apart.
+// ChatTemplate: parse once, render many times; and conversations to ids with the users' words kept
+// apart.
 #include "espalier/text/chat_template.h"
 
 #include <algorithm>
@@ -19,10 +20,13 @@ using text::jinja::Value;
 
 constexpr std::size_t kMaxTemplateBytes = 1 << 20;
 
-/// A role that is a plain word counts as the template's own: some templates make special tokens of it ("<|" + role +
+/// A role that is a plain word counts as the template's own: some templates make special tokens of
+/// it ("<|" + role +
 /// "|>"). Anything else is treated like words of a message.
 Value role_value(const std::string& role) {
-  const bool plain = std::all_of(role.begin(), role.end(), [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; });
+  const bool plain = std::all_of(role.begin(), role.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-';
+  });
   return plain ? Value(role) : Value(MarkedText::from_message(text::to_valid_utf8(role)));
 }
 
@@ -31,26 +35,33 @@ Value role_value(const std::string& role) {
 struct ChatTemplate::Impl {
   text::jinja::Body body;
 
-  MarkedText render(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const std::map<std::string, std::string>& strings) const {
+  MarkedText render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                    const std::map<std::string, std::string>& strings) const {
     std::vector<Value> list;
     for (const ChatMessage& message : messages) {
       list.push_back(Value::dict({{Value("role"), role_value(message.role)},
-                                  {Value("content"), Value(MarkedText::from_message(text::to_valid_utf8(message.content)))}}));
+                                  {Value("content"), Value(MarkedText::from_message(
+                                                         text::to_valid_utf8(message.content)))}}));
     }
-    std::vector<std::pair<std::string, Value>> variables = {{"messages", Value::list(std::move(list))},
-                                                            {"add_generation_prompt", Value(add_generation_prompt)},
-                                                            {"tools", Value(nullptr)},
-                                                            {"documents", Value(nullptr)}};
-    for (const auto& [name, value] : strings) variables.insert(variables.begin(), {name, Value(text::to_valid_utf8(value))});
+    std::vector<std::pair<std::string, Value>> variables = {
+        {"messages", Value::list(std::move(list))},
+        {"add_generation_prompt", Value(add_generation_prompt)},
+        {"tools", Value(nullptr)},
+        {"documents", Value(nullptr)}};
+    for (const auto& [name, value] : strings)
+      variables.insert(variables.begin(), {name, Value(text::to_valid_utf8(value))});
     return text::jinja::Evaluator(body, std::move(variables)).run();
   }
 };
 
 ChatTemplate::ChatTemplate(std::string_view jinja_source) : impl_(std::make_unique<Impl>()) {
   if (jinja_source.size() > kMaxTemplateBytes) {
-    throw Error(ErrorKind::kUnsupported, "chat template", format("is {} bytes long; we run up to {}", jinja_source.size(), kMaxTemplateBytes));
+    throw Error(
+        ErrorKind::kUnsupported, "chat template",
+        format("is {} bytes long; we run up to {}", jinja_source.size(), kMaxTemplateBytes));
   }
-  if (!text::is_valid_utf8(jinja_source)) throw Error(ErrorKind::kInput, "chat template", "is not valid UTF-8");
+  if (!text::is_valid_utf8(jinja_source))
+    throw Error(ErrorKind::kInput, "chat template", "is not valid UTF-8");
   impl_->body = text::jinja::parse_template(jinja_source);
 }
 
@@ -58,20 +69,26 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
+                                 bool add_generation_prompt,
                                  const std::map<std::string, std::string>& strings) const {
   return impl_->render(messages, add_generation_prompt, strings).bytes;
 }
 
-std::vector<TokenId> encode_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages, bool add_generation_prompt) {
+std::vector<TokenId> encode_chat(const Tokenizer& tokenizer,
+                                 const std::vector<ChatMessage>& messages,
+                                 bool add_generation_prompt) {
   if (!tokenizer.chat_template()) {
-    throw Error(ErrorKind::kInput, "chat template", "the model comes without one").hint("leave out --chat, or add chat_template.jinja to the model folder");
+    throw Error(ErrorKind::kInput, "chat template", "the model comes without one")
+        .hint("leave out --chat, or add chat_template.jinja to the model folder");
   }
   ChatTemplate chat(*tokenizer.chat_template());
   return chat.encode(tokenizer, messages, add_generation_prompt);
 }
 
-std::vector<TokenId> ChatTemplate::encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
+std::vector<TokenId> ChatTemplate::encode(const Tokenizer& tokenizer,
+                                          const std::vector<ChatMessage>& messages,
+                                          bool add_generation_prompt) const {
   std::map<std::string, std::string> strings;
   const auto name = [&](const char* key, std::optional<TokenId> id) {
     if (id) strings.emplace(key, tokenizer.id_to_token(*id));

@@ -1,4 +1,5 @@
-// Chat templates: the Jinja subset that model families use, interpreted; no code from a checkpoint is ever run.
+// Chat templates: the Jinja subset that model families use, interpreted; no code from a checkpoint
+// is ever run.
 #pragma once
 
 #include <map>
@@ -13,20 +14,21 @@
 namespace espalier {
 
 struct ChatMessage {
-  std::string role;     // "system", "user", "assistant"
+  std::string role;  // "system", "user", "assistant"
   std::string content;
 };
 
 class ChatTemplate {
  public:
-  /// Parses; Error(kUnsupported) names the construct and line that we do not have, Error(kInput) a syntax error.
+  /// Parses; Error(kUnsupported) names the construct and line that we do not have, Error(kInput) a
+  /// syntax error.
   explicit ChatTemplate(std::string_view jinja_source);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  /// The prompt text. `strings` are extra variables (bos_token, eos_token). raise_exception in the template becomes
-  /// Error(kInput). Loops are bounded (1e6 steps).
+  /// The prompt text. `strings` are extra variables (bos_token, eos_token). raise_exception in the
+  /// template becomes Error(kInput). Loops are bounded (1e6 steps).
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
                      const std::map<std::string, std::string>& strings = {}) const;
 
@@ -39,9 +41,10 @@ class ChatTemplate {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Token ids of a conversation: the template's own text may hold special tokens, the messages' words are never read
-/// as special tokens, even when they spell one.
-std::vector<TokenId> encode_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+/// Token ids of a conversation: the template's own text may hold special tokens, the messages'
+/// words are never read as special tokens, even when they spell one.
+std::vector<TokenId> encode_chat(const Tokenizer& tokenizer,
+                                 const std::vector<ChatMessage>& messages,
                                  bool add_generation_prompt);
 
 }  // namespace espalier

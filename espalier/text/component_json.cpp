@@ -8,20 +8,24 @@ namespace espalier::text {
 namespace {
 
 const Json* member(const Json& object, const char* key) {
-  if (!object.is_object()) throw Error(ErrorKind::kInput, "tokenizer.json", format("expected an object around \"{}\", found {}", key, object.type_name()));
+  if (!object.is_object())
+    throw Error(ErrorKind::kInput, "tokenizer.json",
+                format("expected an object around \"{}\", found {}", key, object.type_name()));
   const auto found = object.find(key);
   return found == object.end() || found->is_null() ? nullptr : &*found;
 }
 
 [[noreturn]] void wrong_type(const char* key, std::string_view wanted, const Json& value) {
-  throw Error(ErrorKind::kInput, "tokenizer.json", format("\"{}\" is {}, expected {}", key, value.type_name(), wanted));
+  throw Error(ErrorKind::kInput, "tokenizer.json",
+              format("\"{}\" is {}, expected {}", key, value.type_name(), wanted));
 }
 
 }  // namespace
 
 std::string component_type(const Json& object, std::string_view what) {
   const Json* type = member(object, "type");
-  if (type == nullptr) throw Error(ErrorKind::kInput, "tokenizer.json", format("a {} has no \"type\"", what));
+  if (type == nullptr)
+    throw Error(ErrorKind::kInput, "tokenizer.json", format("a {} has no \"type\"", what));
   if (!type->is_string()) wrong_type("type", "a string", *type);
   return type->get<std::string>();
 }
@@ -41,7 +45,8 @@ std::string string_member(const Json& object, const char* key, std::string_view 
 }
 
 std::string required_string(const Json& object, const char* key, std::string_view what) {
-  if (member(object, key) == nullptr) throw Error(ErrorKind::kInput, "tokenizer.json", format("{} has no \"{}\"", what, key));
+  if (member(object, key) == nullptr)
+    throw Error(ErrorKind::kInput, "tokenizer.json", format("{} has no \"{}\"", what, key));
   return string_member(object, key, {});
 }
 
@@ -65,20 +70,25 @@ Regex pattern_member(const Json& object, std::string_view what) {
   std::string literal;
   if (is_literal_pattern(object, &literal)) return Regex::literal(literal);
   const Json* pattern = member(object, "pattern");
-  if (pattern == nullptr) throw Error(ErrorKind::kInput, "tokenizer.json", format("{} has no \"pattern\"", what));
-  if (!pattern->is_object()) wrong_type("pattern", "{\"String\": ...} or {\"Regex\": ...}", *pattern);
+  if (pattern == nullptr)
+    throw Error(ErrorKind::kInput, "tokenizer.json", format("{} has no \"pattern\"", what));
+  if (!pattern->is_object())
+    wrong_type("pattern", "{\"String\": ...} or {\"Regex\": ...}", *pattern);
   return Regex(required_string(*pattern, "Regex", format("the pattern of {}", what)));
 }
 
 const Json& sequence_member(const Json& object, const char* key, std::string_view what) {
   const Json* list = member(object, key);
-  if (list == nullptr) throw Error(ErrorKind::kInput, "tokenizer.json", format("a {} Sequence has no \"{}\"", what, key));
+  if (list == nullptr)
+    throw Error(ErrorKind::kInput, "tokenizer.json",
+                format("a {} Sequence has no \"{}\"", what, key));
   if (!list->is_array()) wrong_type(key, "a list", *list);
   return *list;
 }
 
 void refuse_component(std::string_view what, std::string_view type, std::string_view known) {
-  throw Error(ErrorKind::kUnsupported, "tokenizer.json", format("the {} \"{}\" is not one that we have: {}", what, type, known));
+  throw Error(ErrorKind::kUnsupported, "tokenizer.json",
+              format("the {} \"{}\" is not one that we have: {}", what, type, known));
 }
 
 }  // namespace espalier::text

@@ -1,4 +1,5 @@
-// Reading the small component objects of tokenizer.json (normalizer, pre-tokenizer, decoder) with our errors.
+// Reading the small component objects of tokenizer.json (normalizer, pre-tokenizer, decoder) with
+// our errors.
 #pragma once
 
 #include <string>
@@ -28,6 +29,7 @@ bool is_literal_pattern(const Json& object, std::string* literal);
 /// The elements of a Sequence under `key`.
 const Json& sequence_member(const Json& object, const char* key, std::string_view what);
 /// Error(kUnsupported) that names the component type and lists what we have.
-[[noreturn]] void refuse_component(std::string_view what, std::string_view type, std::string_view known);
+[[noreturn]] void refuse_component(std::string_view what, std::string_view type,
+                                   std::string_view known);
 
 }  // namespace espalier::text

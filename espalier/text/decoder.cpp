@@ -13,7 +13,8 @@
 namespace espalier::text {
 namespace {
 
-constexpr std::string_view kKnown = "Sequence, ByteLevel, Metaspace, ByteFallback, Fuse, Replace, Strip";
+constexpr std::string_view kKnown =
+    "Sequence, ByteLevel, Metaspace, ByteFallback, Fuse, Replace, Strip";
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 class Stage : public DecoderSink {
@@ -29,7 +30,9 @@ class Stage : public DecoderSink {
 class TokenStage : public Stage {
  public:
   TokenStage(DecoderSink& next, bool fused) : Stage(next), fused_(fused) {}
-  void put(std::string_view text) final { fused_ ? static_cast<void>(held_.append(text)) : token(text); }
+  void put(std::string_view text) final {
+    fused_ ? static_cast<void>(held_.append(text)) : token(text);
+  }
   void finish() final {
     if (fused_) token(held_);
     end();
@@ -73,8 +76,8 @@ class ByteLevelStage : public TokenStage {
   std::string held_;
 };
 
-/// Runs of <0xXX> tokens become their text, or one U+FFFD per byte when the run as a whole is not valid UTF-8. So a
-/// run is held back until it ends.
+/// Runs of <0xXX> tokens become their text, or one U+FFFD per byte when the run as a whole is not
+/// valid UTF-8. So a run is held back until it ends.
 class ByteFallbackStage : public TokenStage {
  public:
   using TokenStage::TokenStage;
@@ -120,7 +123,8 @@ class FuseStage : public Stage {
   void put(std::string_view text) override { next_.put(text); }
 };
 
-/// The replacement character becomes a space, except in the first token of a tokenizer that prepends one.
+/// The replacement character becomes a space, except in the first token of a tokenizer that
+/// prepends one.
 class MetaspaceStage : public Stage {
  public:
   MetaspaceStage(DecoderSink& next, bool fused, const std::string& replacement, bool drop_first)
@@ -128,7 +132,8 @@ class MetaspaceStage : public Stage {
   void put(std::string_view text) override {
     std::string out;
     std::size_t pos = 0;
-    for (std::size_t hit = text.find(replacement_); hit != std::string_view::npos; hit = text.find(replacement_, pos)) {
+    for (std::size_t hit = text.find(replacement_); hit != std::string_view::npos;
+         hit = text.find(replacement_, pos)) {
       out.append(text.substr(pos, hit - pos));
       if (!drop_) out.push_back(' ');
       pos = hit + replacement_.size();
@@ -167,8 +172,14 @@ class ReplaceStage : public TokenStage {
 /// Takes up to `left` and `right` copies of a character from the ends of each token.
 class StripStage : public Stage {
  public:
-  StripStage(DecoderSink& next, bool fused, const std::string& content, std::size_t left, std::size_t right)
-      : Stage(next), fused_(fused), content_(content), left_(left), right_(right), left_now_(left) {}
+  StripStage(DecoderSink& next, bool fused, const std::string& content, std::size_t left,
+             std::size_t right)
+      : Stage(next),
+        fused_(fused),
+        content_(content),
+        left_(left),
+        right_(right),
+        left_now_(left) {}
   void put(std::string_view text) override {
     if (!fused_) left_now_ = left_;
     while (left_now_ > 0 && text.starts_with(content_)) {
@@ -189,7 +200,8 @@ class StripStage : public Stage {
 
  private:
   std::string_view strip_right(std::string_view text) const {
-    for (std::size_t i = 0; i < right_ && text.ends_with(content_); ++i) text.remove_suffix(content_.size());
+    for (std::size_t i = 0; i < right_ && text.ends_with(content_); ++i)
+      text.remove_suffix(content_.size());
     return text;
   }
   bool fused_;
@@ -243,22 +255,33 @@ void Decoder::add(const Json& d, int depth) {
   if (type == "Sequence") {
     for (const Json& part : sequence_member(d, "decoders", "decoder")) add(part, depth + 1);
   } else if (type == "ByteLevel") {
-    steps_.push_back(make_step([fused](DecoderSink& next) { return std::make_unique<ByteLevelStage>(next, fused); }));
+    steps_.push_back(make_step(
+        [fused](DecoderSink& next) { return std::make_unique<ByteLevelStage>(next, fused); }));
     fused_ = true;
   } else if (type == "ByteFallback") {
-    steps_.push_back(make_step([fused](DecoderSink& next) { return std::make_unique<ByteFallbackStage>(next, fused); }));
+    steps_.push_back(make_step(
+        [fused](DecoderSink& next) { return std::make_unique<ByteFallbackStage>(next, fused); }));
   } else if (type == "Fuse") {
-    steps_.push_back(make_step([](DecoderSink& next) { return std::make_unique<FuseStage>(next); }));
+    steps_.push_back(
+        make_step([](DecoderSink& next) { return std::make_unique<FuseStage>(next); }));
     fused_ = true;
   } else if (type == "Metaspace") {
-    const bool prepends = string_member(d, "prepend_scheme", bool_member(d, "add_prefix_space", true) ? "always" : "never") != "never";
+    const bool prepends =
+        string_member(d, "prepend_scheme",
+                      bool_member(d, "add_prefix_space", true) ? "always" : "never") != "never";
     const std::string replacement = string_member(d, "replacement", "\xE2\x96\x81");
-    if (replacement.empty()) throw Error(ErrorKind::kInput, "tokenizer.json", "the replacement of Metaspace is empty");
-    steps_.push_back(make_step([=](DecoderSink& next) { return std::make_unique<MetaspaceStage>(next, fused, replacement, prepends); }));
+    if (replacement.empty())
+      throw Error(ErrorKind::kInput, "tokenizer.json", "the replacement of Metaspace is empty");
+    steps_.push_back(make_step([=](DecoderSink& next) {
+      return std::make_unique<MetaspaceStage>(next, fused, replacement, prepends);
+    }));
   } else if (type == "Replace") {
     std::string literal;
-    const bool one_character = is_literal_pattern(d, &literal) && !literal.empty() && utf8_length(static_cast<unsigned char>(literal[0])) == literal.size();
-    steps_.push_back(make_step([pattern = pattern_member(d, "Replace"), content = required_string(d, "content", "Replace"),
+    const bool one_character =
+        is_literal_pattern(d, &literal) && !literal.empty() &&
+        utf8_length(static_cast<unsigned char>(literal[0])) == literal.size();
+    steps_.push_back(make_step([pattern = pattern_member(d, "Replace"),
+                                content = required_string(d, "content", "Replace"),
                                 hold = fused && !one_character](DecoderSink& next) {
       return std::make_unique<ReplaceStage>(next, hold, pattern, content);
     }));
@@ -266,9 +289,12 @@ void Decoder::add(const Json& d, int depth) {
     const std::string content = required_string(d, "content", "Strip");
     const auto start = int_member(d, "start", 0);
     const auto stop = int_member(d, "stop", 0);
-    if (content.empty() || start < 0 || stop < 0) throw Error(ErrorKind::kInput, "tokenizer.json", "the Strip decoder has an empty content or a negative count");
+    if (content.empty() || start < 0 || stop < 0)
+      throw Error(ErrorKind::kInput, "tokenizer.json",
+                  "the Strip decoder has an empty content or a negative count");
     steps_.push_back(make_step([=](DecoderSink& next) {
-      return std::make_unique<StripStage>(next, fused, content, static_cast<std::size_t>(start), static_cast<std::size_t>(stop));
+      return std::make_unique<StripStage>(next, fused, content, static_cast<std::size_t>(start),
+                                          static_cast<std::size_t>(stop));
     }));
   } else {
     refuse_component("decoder", type, kKnown);
@@ -282,7 +308,8 @@ struct Decoder::Run::Output : DecoderSink {
   std::string take() { return std::exchange(text, {}); }
 };
 
-Decoder::Run::Run(const Decoder& decoder) : output_(std::make_unique<Output>()), first_(output_.get()) {
+Decoder::Run::Run(const Decoder& decoder)
+    : output_(std::make_unique<Output>()), first_(output_.get()) {
   for (std::size_t i = decoder.steps_.size(); i-- > 0;) {
     stages_.push_back(decoder.steps_[i]->start(*first_));
     first_ = stages_.back().get();

@@ -1,5 +1,6 @@
-// Decoders of tokenizer.json: token spellings to text. Streams by nature: each step takes one token at a time and
-// says what is certain, so decoding piece by piece and decoding the whole cannot differ.
+// Decoders of tokenizer.json: token spellings to text. Streams by nature: each step takes one token
+// at a time and says what is certain, so decoding piece by piece and decoding the whole cannot
+// differ.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,8 @@
 
 namespace espalier::text {
 
-/// Takes tokens one by one. After a step that fuses, the whole text is one token, which comes in parts.
+/// Takes tokens one by one. After a step that fuses, the whole text is one token, which comes in
+/// parts.
 class DecoderSink {
  public:
   virtual ~DecoderSink() = default;
@@ -29,8 +31,8 @@ class DecoderStep {
 class Decoder {
  public:
   Decoder() = default;
-  /// From the "decoder" value of tokenizer.json; null joins tokens with spaces, as the `tokenizers` package does.
-  /// Throws Error(kUnsupported) naming the type that we do not have.
+  /// From the "decoder" value of tokenizer.json; null joins tokens with spaces, as the `tokenizers`
+  /// package does. Throws Error(kUnsupported) naming the type that we do not have.
   explicit Decoder(const Json& description);
 
   /// One text's worth of decoding. Keep the Decoder alive.

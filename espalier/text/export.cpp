@@ -18,7 +18,14 @@ using text::BpeMerge;
 using text::TokenizerDescription;
 using Metadata = std::vector<std::pair<std::string, GgufValue>>;
 
-enum TokenType : std::int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+enum TokenType : std::int32_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
 
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
@@ -27,11 +34,16 @@ struct TokenTable {
   std::vector<std::int32_t> types;
 };
 
-bool is_byte_token(std::string_view token) { return token.size() == 6 && token.starts_with("<0x") && token.ends_with(">"); }
+bool is_byte_token(std::string_view token) {
+  return token.size() == 6 && token.starts_with("<0x") && token.ends_with(">");
+}
 
-TokenTable make_table(const Tokenizer::Impl& impl, std::int64_t vocab_size, bool sentencepiece, const std::string& source) {
+TokenTable make_table(const Tokenizer::Impl& impl, std::int64_t vocab_size, bool sentencepiece,
+                      const std::string& source) {
   if (vocab_size < impl.vocab_size) {
-    throw Error(ErrorKind::kInput, source, format("the tokenizer has {} tokens, but the embedding has {} rows", impl.vocab_size, vocab_size));
+    throw Error(ErrorKind::kInput, source,
+                format("the tokenizer has {} tokens, but the embedding has {} rows",
+                       impl.vocab_size, vocab_size));
   }
   TokenTable table;
   for (std::int64_t i = 0; i < vocab_size; ++i) {
@@ -60,33 +72,42 @@ std::vector<std::string> merge_lines(const Tokenizer::Impl& impl) {
     const auto left = impl.description.vocabulary.token(merge.left);
     const auto right = impl.description.vocabulary.token(merge.right);
     if (left.find(' ') != std::string_view::npos || right.find(' ') != std::string_view::npos) {
-      throw Error(ErrorKind::kUnsupported, impl.description.source, "a merge of tokens that hold spaces cannot be written to GGUF");
+      throw Error(ErrorKind::kUnsupported, impl.description.source,
+                  "a merge of tokens that hold spaces cannot be written to GGUF");
     }
     lines.push_back(format("{} {}", left, right));
   }
   return lines;
 }
 
-/// What GGUF calls add_space_prefix, when the components are those of a SentencePiece BPE; nullopt when not.
+/// What GGUF calls add_space_prefix, when the components are those of a SentencePiece BPE; nullopt
+/// when not.
 std::optional<bool> sentencepiece_prefix(const TokenizerDescription& d) {
   if (!d.bpe.byte_fallback) return std::nullopt;
-  const auto is = [](const Json& component, const char* type) { return component.is_object() && component.value("type", "") == type; };
+  const auto is = [](const Json& component, const char* type) {
+    return component.is_object() && component.value("type", "") == type;
+  };
   const auto replaces_space = [&](const Json& step) {
     std::string from;
-    return is(step, "Replace") && text::is_literal_pattern(step, &from) && from == " " && step.value("content", "") == kMetaspace;
+    return is(step, "Replace") && text::is_literal_pattern(step, &from) && from == " " &&
+           step.value("content", "") == kMetaspace;
   };
-  if (d.normalizer.is_null() && is(d.pre_tokenizer, "Metaspace") && !text::bool_member(d.pre_tokenizer, "split", true)) {
+  if (d.normalizer.is_null() && is(d.pre_tokenizer, "Metaspace") &&
+      !text::bool_member(d.pre_tokenizer, "split", true)) {
     return text::string_member(d.pre_tokenizer, "prepend_scheme", "always") != "never";
   }
-  if (!d.pre_tokenizer.is_null() && !is(d.pre_tokenizer, "Split")) return std::nullopt;  // Gemma cuts at spaces that are gone by then
+  if (!d.pre_tokenizer.is_null() && !is(d.pre_tokenizer, "Split"))
+    return std::nullopt;  // Gemma cuts at spaces that are gone by then
   if (replaces_space(d.normalizer)) return false;
   if (!is(d.normalizer, "Sequence") || !d.pre_tokenizer.is_null()) return std::nullopt;
   const Json& steps = text::sequence_member(d.normalizer, "normalizers", "normalizer");
-  const bool llama2 = steps.size() == 2 && is(steps[0], "Prepend") && steps[0].value("prepend", "") == kMetaspace && replaces_space(steps[1]);
+  const bool llama2 = steps.size() == 2 && is(steps[0], "Prepend") &&
+                      steps[0].value("prepend", "") == kMetaspace && replaces_space(steps[1]);
   return llama2 ? std::optional<bool>(true) : std::nullopt;
 }
 
-/// A piece's score is minus the rank of the first merge that makes it: higher is sooner, as SentencePiece wants it.
+/// A piece's score is minus the rank of the first merge that makes it: higher is sooner, as
+/// SentencePiece wants it.
 std::vector<float> make_scores(const Tokenizer::Impl& impl, const TokenTable& table) {
   const auto& merges = impl.bpe->merges();
   std::vector<float> scores(table.tokens.size());
@@ -97,16 +118,20 @@ std::vector<float> make_scores(const Tokenizer::Impl& impl, const TokenTable& ta
     known[id] = true;
   }
   for (std::size_t id = 0; id < scores.size(); ++id) {
-    if (!known[id]) scores[id] = table.types[id] == kNormal ? -static_cast<float>(merges.size() + id) : 0.0f;
+    if (!known[id])
+      scores[id] = table.types[id] == kNormal ? -static_cast<float>(merges.size() + id) : 0.0f;
   }
   return scores;
 }
 
 bool same_merges(const std::vector<BpeMerge>& a, const std::vector<BpeMerge>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const BpeMerge& x, const BpeMerge& y) { return x.left == y.left && x.right == y.right; });
+  return std::equal(
+      a.begin(), a.end(), b.begin(), b.end(),
+      [](const BpeMerge& x, const BpeMerge& y) { return x.left == y.left && x.right == y.right; });
 }
 
-void add_sentencepiece(const Tokenizer::Impl& impl, const TokenTable& table, bool space_prefix, Metadata& out) {
+void add_sentencepiece(const Tokenizer::Impl& impl, const TokenTable& table, bool space_prefix,
+                       Metadata& out) {
   out.emplace_back("tokenizer.ggml.model", GgufValue::string("llama"));
   out.emplace_back("tokenizer.ggml.pre", GgufValue::string("default"));
   const std::vector<float> scores = make_scores(impl, table);
@@ -114,8 +139,10 @@ void add_sentencepiece(const Tokenizer::Impl& impl, const TokenTable& table, boo
   out.emplace_back("tokenizer.ggml.add_space_prefix", GgufValue::boolean(space_prefix));
   // Scores cannot always express the merges; readers that know the list take it first.
   const std::vector<double> wide(scores.begin(), scores.end());
-  const auto derived = text::derive_merges(impl.description.vocabulary, wide, text::MergeOrder::kByScore, {});
-  if (!same_merges(derived, impl.bpe->merges())) out.emplace_back("tokenizer.ggml.merges", GgufValue::strings(merge_lines(impl)));
+  const auto derived =
+      text::derive_merges(impl.description.vocabulary, wide, text::MergeOrder::kByScore, {});
+  if (!same_merges(derived, impl.bpe->merges()))
+    out.emplace_back("tokenizer.ggml.merges", GgufValue::strings(merge_lines(impl)));
 }
 
 void add_special_ids(const Tokenizer::Impl& impl, Metadata& out) {
@@ -130,28 +157,36 @@ void add_special_ids(const Tokenizer::Impl& impl, Metadata& out) {
   const bool bos = impl.bos && around.before == std::vector<TokenId>{*impl.bos};
   const bool eos = impl.eos && around.after == std::vector<TokenId>{*impl.eos};
   if ((!around.before.empty() && !bos) || (!around.after.empty() && !eos)) {
-    throw Error(ErrorKind::kUnsupported, impl.description.source, "its post-processor puts more than BOS and EOS around a text, which GGUF cannot say");
+    throw Error(
+        ErrorKind::kUnsupported, impl.description.source,
+        "its post-processor puts more than BOS and EOS around a text, which GGUF cannot say");
   }
   out.emplace_back("tokenizer.ggml.add_bos_token", GgufValue::boolean(bos));
   out.emplace_back("tokenizer.ggml.add_eos_token", GgufValue::boolean(eos));
-  if (impl.chat_template) out.emplace_back("tokenizer.chat_template", GgufValue::string(*impl.chat_template));
+  if (impl.chat_template)
+    out.emplace_back("tokenizer.chat_template", GgufValue::string(*impl.chat_template));
 }
 
 }  // namespace
 
-std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(const std::filesystem::path& folder, std::int64_t vocab_size) {
+std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(
+    const std::filesystem::path& folder, std::int64_t vocab_size) {
   const Tokenizer tokenizer = Tokenizer::from_folder(folder);
   const Tokenizer::Impl& impl = tokenizer.impl();
   const TokenizerDescription& d = impl.description;
-  if (!impl.bpe) throw Error(ErrorKind::kUnsupported, d.source, "a unigram tokenizer cannot be written to GGUF");
+  if (!impl.bpe)
+    throw Error(ErrorKind::kUnsupported, d.source, "a unigram tokenizer cannot be written to GGUF");
   Metadata out;
   const auto prefix = sentencepiece_prefix(d);
   const bool byte_level = impl.pre_tokenizer.spells_bytes();
   const TokenTable table = make_table(impl, vocab_size, !byte_level, folder.string());
   if (byte_level) {
-    const auto pre = text::gguf_pre_tokenizer_name(d.pre_tokenizer, d.normalizer, d.bpe.ignore_merges);
+    const auto pre =
+        text::gguf_pre_tokenizer_name(d.pre_tokenizer, d.normalizer, d.bpe.ignore_merges);
     if (!pre) {
-      throw Error(ErrorKind::kUnsupported, d.source, "GGUF has no name for the way this tokenizer splits text, and any other name would change its ids")
+      throw Error(ErrorKind::kUnsupported, d.source,
+                  "GGUF has no name for the way this tokenizer splits text, and any other name "
+                  "would change its ids")
           .hint("keep the model as a Hugging Face folder");
     }
     out.emplace_back("tokenizer.ggml.model", GgufValue::string("gpt2"));
@@ -161,7 +196,9 @@ std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(const std
   } else if (prefix) {
     add_sentencepiece(impl, table, *prefix, out);
   } else {
-    throw Error(ErrorKind::kUnsupported, d.source, "this BPE tokenizer is neither byte-level nor of the SentencePiece kind, so GGUF has no form for it");
+    throw Error(ErrorKind::kUnsupported, d.source,
+                "this BPE tokenizer is neither byte-level nor of the SentencePiece kind, so GGUF "
+                "has no form for it");
   }
   out.emplace_back("tokenizer.ggml.tokens", GgufValue::strings(table.tokens));
   out.emplace_back("tokenizer.ggml.token_type", GgufValue::i32s(table.types));

@@ -16,26 +16,33 @@ std::string json_text(std::string_view text) { return Json(std::string(text)).du
 
 std::string added_tokens_json(const Tokenizer::Impl& impl) {
   std::vector<AddedToken> tokens = impl.added.tokens();
-  std::stable_sort(tokens.begin(), tokens.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  std::stable_sort(tokens.begin(), tokens.end(),
+                   [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   std::string out = "[";
   for (const AddedToken& token : tokens) {
     if (token.content.empty()) continue;
-    const Json entry = {{"id", token.id},         {"content", token.content},       {"single_word", token.single_word}, {"lstrip", token.lstrip},
-                        {"rstrip", token.rstrip}, {"normalized", token.normalized}, {"special", token.special}};
+    const Json entry = {
+        {"id", token.id},          {"content", token.content}, {"single_word", token.single_word},
+        {"lstrip", token.lstrip},  {"rstrip", token.rstrip},   {"normalized", token.normalized},
+        {"special", token.special}};
     out += (out.size() > 1 ? ",\n    " : "\n    ") + entry.dump();
   }
   return out + "\n  ]";
 }
 
-/// Written piece by piece: an ordered JSON object of 150,000 keys would take quadratic time to build.
+/// Written piece by piece: an ordered JSON object of 150,000 keys would take quadratic time to
+/// build.
 std::string model_json(const Tokenizer::Impl& impl) {
   const auto& vocabulary = impl.description.vocabulary;
   const text::BpeSettings& settings = impl.description.bpe;
   std::string out = "{\n    \"type\": \"BPE\",\n    \"dropout\": null,\n";
-  out += format("    \"unk_token\": {},\n", settings.unk_token ? json_text(*settings.unk_token) : "null");
+  out += format("    \"unk_token\": {},\n",
+                settings.unk_token ? json_text(*settings.unk_token) : "null");
   out += "    \"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null,\n";
-  out += format("    \"fuse_unk\": {},\n    \"byte_fallback\": {},\n    \"ignore_merges\": {},\n    \"vocab\": {{", settings.fuse_unk,
-                settings.byte_fallback, settings.ignore_merges);
+  out += format(
+      "    \"fuse_unk\": {},\n    \"byte_fallback\": {},\n    \"ignore_merges\": {},\n    "
+      "\"vocab\": {{",
+      settings.fuse_unk, settings.byte_fallback, settings.ignore_merges);
   bool first = true;
   for (std::size_t i = 0; i < vocabulary.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
@@ -47,7 +54,8 @@ std::string model_json(const Tokenizer::Impl& impl) {
   out += "\n    },\n    \"merges\": [";
   first = true;
   for (const text::BpeMerge& merge : impl.bpe->merges()) {
-    out += format("{}\n      [{}, {}]", first ? "" : ",", json_text(vocabulary.token(merge.left)), json_text(vocabulary.token(merge.right)));
+    out += format("{}\n      [{}, {}]", first ? "" : ",", json_text(vocabulary.token(merge.left)),
+                  json_text(vocabulary.token(merge.right)));
     first = false;
   }
   return out + "\n    ]\n  }";
@@ -57,7 +65,10 @@ Json post_processor(const Tokenizer::Impl& impl) {
   const auto& around = impl.surroundings;
   if (around.before.empty() && around.after.empty()) {
     if (!impl.pre_tokenizer.spells_bytes()) return Json();
-    return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", true}};
+    return {{"type", "ByteLevel"},
+            {"add_prefix_space", false},
+            {"trim_offsets", false},
+            {"use_regex", true}};
   }
   Json single = Json::array();
   Json pair = Json::array();
@@ -69,7 +80,9 @@ Json post_processor(const Tokenizer::Impl& impl) {
     if (type_id == 0) single.push_back(part);
     pair.push_back(part);
   };
-  const auto text_part = [](const char* name, int type_id) { return Json{{"Sequence", {{"id", name}, {"type_id", type_id}}}}; };
+  const auto text_part = [](const char* name, int type_id) {
+    return Json{{"Sequence", {{"id", name}, {"type_id", type_id}}}};
+  };
   for (const TokenId id : around.before) add(id, 0);
   single.push_back(text_part("A", 0));
   pair.push_back(text_part("A", 0));
@@ -77,7 +90,10 @@ Json post_processor(const Tokenizer::Impl& impl) {
   for (const TokenId id : around.before) add(id, 1);
   pair.push_back(text_part("B", 1));
   for (const TokenId id : around.after) add(id, 1);
-  return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", special}};
+  return {{"type", "TemplateProcessing"},
+          {"single", single},
+          {"pair", pair},
+          {"special_tokens", special}};
 }
 
 std::string tokenizer_json(const Tokenizer::Impl& impl) {
@@ -106,13 +122,16 @@ void write_hf_tokenizer(const GgufFile& file, const std::filesystem::path& folde
   name("unk_token", impl.unk);
   name("pad_token", impl.pad);
   write_file_atomically(folder / "special_tokens_map.json", dump_json(names));
-  // The general class takes tokenizer.json as it stands; the class of a model family may put its own parts in place.
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+  // The general class takes tokenizer.json as it stands; the class of a model family may put its
+  // own parts in place.
+  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                 {"clean_up_tokenization_spaces", false}};
   config.update(names);
   const auto length = file.get_uint(file.architecture() + ".context_length");
   if (length) config["model_max_length"] = *length;
   write_file_atomically(folder / "tokenizer_config.json", dump_json(config));
-  if (impl.chat_template) write_file_atomically(folder / "chat_template.jinja", *impl.chat_template);
+  if (impl.chat_template)
+    write_file_atomically(folder / "chat_template.jinja", *impl.chat_template);
 }
 
 }  // namespace espalier

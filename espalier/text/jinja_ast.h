@@ -1,5 +1,5 @@
-// The parsed template: expressions and statements. Nodes are general on purpose; the evaluator knows what each kind
-// keeps where.
+// The parsed template: expressions and statements. Nodes are general on purpose; the evaluator
+// knows what each kind keeps where.
 #pragma once
 
 #include <cstdint>
@@ -62,7 +62,7 @@ enum class StatementKind : std::uint8_t {
   kMacro,     // macro
   kBreak,
   kContinue,
-  kGroup,     // body in its own scope: {% generation %}
+  kGroup,  // body in its own scope: {% generation %}
 };
 
 struct MacroNode {

@@ -1,5 +1,5 @@
-// The evaluator: scopes, statements and expressions. Filters, tests and methods are in jinja_filters.cpp and
-// jinja_methods.cpp.
+// The evaluator: scopes, statements and expressions. Filters, tests and methods are in
+// jinja_filters.cpp and jinja_methods.cpp.
 #include "espalier/text/jinja_eval.h"
 
 #include <algorithm>
@@ -14,13 +14,29 @@ namespace espalier::text::jinja {
 namespace {
 
 constexpr std::size_t kMaxSteps = 1'000'000;
-constexpr std::size_t kMaxBytes = 512ull << 20;  // made in total, results of intermediate steps included
-constexpr int kMaxDepth = 500;                   // of nested evaluation; a level costs up to about 1 KiB of stack
-constexpr std::int64_t kMaxRange = 100'000;      // the sandbox of Jinja has the same bound
-constexpr std::string_view kBlockName = "\x01" "block";
+// Text made in total, results of intermediate steps included: so much for any template, and so much
+// per byte given.
+constexpr std::size_t kBaseBytes = 16ull << 20;
+constexpr std::size_t kBytesPerByte = 256;
+constexpr int kMaxDepth = 500;  // of nested evaluation; a level costs up to about 1 KiB of stack
+constexpr std::int64_t kMaxRange = 100'000;  // the sandbox of Jinja has the same bound
+constexpr std::string_view kBlockName =
+    "\x01"
+    "block";
+
+std::size_t text_size(const Value& value) {
+  std::size_t size = value.is_text() ? value.bytes().size() : 0;
+  if (value.is_list()) {
+    for (const Value& item : value.items().items) size += text_size(item);
+  } else if (value.is_dict()) {
+    for (const auto& [key, item] : value.entries().entries) size += text_size(item);
+  }
+  return size;
+}
 
 bool checked(bool overflowed, std::string_view op) {
-  if (overflowed) throw Error(ErrorKind::kUnsupported, "chat template", format("integer overflow in '{}'", op));
+  if (overflowed)
+    throw Error(ErrorKind::kUnsupported, "chat template", format("integer overflow in '{}'", op));
   return true;
 }
 
@@ -43,7 +59,8 @@ Value integer_arithmetic(std::string_view op, std::int64_t a, std::int64_t b) {
   if (op == "//" || op == "%") {
     checked(a == std::numeric_limits<std::int64_t>::min() && b == -1, op);
     const std::int64_t remainder = a % b;
-    const bool adjust = remainder != 0 && (remainder < 0) != (b < 0);  // Python rounds towards minus infinity
+    const bool adjust =
+        remainder != 0 && (remainder < 0) != (b < 0);  // Python rounds towards minus infinity
     result = op == "//" ? a / b - (adjust ? 1 : 0) : remainder + (adjust ? b : 0);
   }
   return Value(result);
@@ -86,9 +103,13 @@ const Value* Arguments::get(std::size_t index, std::string_view name) const {
   return nullptr;
 }
 
-Evaluator::Evaluator(const Body& body, std::vector<std::pair<std::string, Value>> variables) : body_(body), globals_(std::move(variables)) {
+Evaluator::Evaluator(const Body& body, std::vector<std::pair<std::string, Value>> variables)
+    : body_(body), globals_(std::move(variables)) {
+  max_bytes_ = kBaseBytes;
+  for (const auto& [name, value] : globals_) max_bytes_ += kBytesPerByte * text_size(value);
   for (const char* name : {"range", "namespace", "raise_exception", "dict"}) {
-    globals_.emplace_back(name, Value(std::make_shared<const Callable>(Callable{Callable::Kind::kFunction, name, nullptr, Value()})));
+    globals_.emplace_back(name, Value(std::make_shared<const Callable>(
+                                    Callable{Callable::Kind::kFunction, name, nullptr, Value()})));
   }
 }
 
@@ -103,8 +124,12 @@ MarkedText Evaluator::run() {
 void Evaluator::spend(std::size_t steps, std::size_t bytes) {
   steps_ += steps;
   bytes_ += bytes;
-  if (steps_ > kMaxSteps) throw Error(ErrorKind::kInput, "chat template", format("did not end within {} steps", kMaxSteps));
-  if (bytes_ > kMaxBytes) throw Error(ErrorKind::kInput, "chat template", format("made more than {} MiB of text", kMaxBytes >> 20));
+  if (steps_ > kMaxSteps)
+    throw Error(ErrorKind::kInput, "chat template",
+                format("did not end within {} steps", kMaxSteps));
+  if (bytes_ > max_bytes_)
+    throw Error(ErrorKind::kInput, "chat template",
+                format("made more than {} MiB of text", max_bytes_ >> 20));
 }
 
 Value Evaluator::look_up(const std::string& name) const {
@@ -133,7 +158,8 @@ void Evaluator::assign(const std::string& name, Value value) {
 void Evaluator::assign_targets(const std::vector<std::string>& targets, const Value& value) {
   if (targets.size() == 1) return assign(targets[0], value);
   const std::vector<Value> parts = elements(value);
-  if (parts.size() != targets.size()) type_error(format("{} values for {} variables", parts.size(), targets.size()));
+  if (parts.size() != targets.size())
+    type_error(format("{} values for {} variables", parts.size(), targets.size()));
   for (std::size_t i = 0; i < parts.size(); ++i) assign(targets[i], parts[i]);
 }
 
@@ -173,8 +199,10 @@ Evaluator::Flow Evaluator::execute(const Statement& statement, MarkedText& out) 
         execute_set(statement);
         return Flow::kNext;
       case StatementKind::kMacro:
-        assign(statement.macro->name, Value(std::make_shared<const Callable>(
-                                          Callable{Callable::Kind::kMacro, statement.macro->name, statement.macro.get(), Value()})));
+        assign(
+            statement.macro->name,
+            Value(std::make_shared<const Callable>(Callable{
+                Callable::Kind::kMacro, statement.macro->name, statement.macro.get(), Value()})));
         return Flow::kNext;
       case StatementKind::kBreak:
         return Flow::kBreak;
@@ -247,9 +275,13 @@ void Evaluator::execute_set(const Statement& statement) {
   }
   if (statement.attribute.empty()) return assign_targets(statement.targets, value);
   const Value space = look_up(statement.targets[0]);
-  if (!space.is_namespace()) type_error(format("'{}' is no namespace, so its attributes cannot be set", statement.targets[0]));
+  if (!space.is_namespace())
+    type_error(
+        format("'{}' is no namespace, so its attributes cannot be set", statement.targets[0]));
   auto& members = space.space()->members;
-  const auto known = std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == statement.attribute; });
+  const auto known = std::find_if(members.begin(), members.end(), [&](const auto& member) {
+    return member.first == statement.attribute;
+  });
   if (known != members.end()) {
     known->second = std::move(value);
   } else {
@@ -262,8 +294,10 @@ Value Evaluator::evaluate(const Expr& expr) {
   spend(1);
   const auto arg = [&](std::size_t i) { return evaluate(*expr.args[i]); };
   switch (expr.kind) {
-    case ExprKind::kConstant: return expr.value;
-    case ExprKind::kName: return look_up(expr.name);
+    case ExprKind::kConstant:
+      return expr.value;
+    case ExprKind::kName:
+      return look_up(expr.name);
     case ExprKind::kList:
     case ExprKind::kTuple: {
       std::vector<Value> items;
@@ -279,13 +313,16 @@ Value Evaluator::evaluate(const Expr& expr) {
       spend(entries.size() * entries.size() / 16);
       return Value::dict(std::move(entries));
     }
-    case ExprKind::kAttribute: return attribute(arg(0), expr.name);
+    case ExprKind::kAttribute:
+      return attribute(arg(0), expr.name);
     case ExprKind::kItem: {
       const Value object = arg(0);
       return item(object, arg(1));
     }
-    case ExprKind::kSlice: return evaluate_slice(expr);
-    case ExprKind::kCall: return evaluate_call(expr);
+    case ExprKind::kSlice:
+      return evaluate_slice(expr);
+    case ExprKind::kCall:
+      return evaluate_call(expr);
     case ExprKind::kFilter: {
       const Value input = arg(0);
       return apply_filter(expr.name, input, arguments_of(expr));
@@ -294,9 +331,12 @@ Value Evaluator::evaluate(const Expr& expr) {
       const Value input = arg(0);
       return Value(apply_test(expr.name, input, arguments_of(expr)));
     }
-    case ExprKind::kNot: return Value(!arg(0).truth());
-    case ExprKind::kNegate: return binary("-", Value(std::int64_t{0}), arg(0));
-    case ExprKind::kPlus: return binary("+", Value(std::int64_t{0}), arg(0));
+    case ExprKind::kNot:
+      return Value(!arg(0).truth());
+    case ExprKind::kNegate:
+      return binary("-", Value(std::int64_t{0}), arg(0));
+    case ExprKind::kPlus:
+      return binary("+", Value(std::int64_t{0}), arg(0));
     case ExprKind::kBinary: {
       const Value left = arg(0);
       return binary(expr.name, left, arg(1));
@@ -307,7 +347,8 @@ Value Evaluator::evaluate(const Expr& expr) {
       spend(text.marks.size(), text.bytes.size());
       return Value(std::move(text));
     }
-    case ExprKind::kCompare: return evaluate_compare(expr);
+    case ExprKind::kCompare:
+      return evaluate_compare(expr);
     case ExprKind::kAnd: {
       Value left = arg(0);
       return left.truth() ? arg(1) : left;
@@ -325,7 +366,8 @@ Value Evaluator::evaluate(const Expr& expr) {
 
 Arguments Evaluator::arguments_of(const Expr& expr) {
   Arguments arguments;
-  for (std::size_t i = 1; i < expr.args.size(); ++i) arguments.positional.push_back(evaluate(*expr.args[i]));
+  for (std::size_t i = 1; i < expr.args.size(); ++i)
+    arguments.positional.push_back(evaluate(*expr.args[i]));
   for (const auto& [name, value] : expr.named) arguments.named.emplace_back(name, evaluate(*value));
   return arguments;
 }
@@ -342,14 +384,22 @@ Value Evaluator::evaluate_compare(const Expr& expr) {
     const std::string& op = expr.ops[i];
     if (left.is_text()) spend(0, left.bytes().size());
     bool holds = false;
-    if (op == "==") holds = equal(left, right);
-    else if (op == "!=") holds = !equal(left, right);
-    else if (op == "in") holds = contains(right, left);
-    else if (op == "not in") holds = !contains(right, left);
-    else if (op == "<") holds = compare(left, right) < 0;
-    else if (op == "<=") holds = compare(left, right) <= 0;
-    else if (op == ">") holds = compare(left, right) > 0;
-    else holds = compare(left, right) >= 0;
+    if (op == "==")
+      holds = equal(left, right);
+    else if (op == "!=")
+      holds = !equal(left, right);
+    else if (op == "in")
+      holds = contains(right, left);
+    else if (op == "not in")
+      holds = !contains(right, left);
+    else if (op == "<")
+      holds = compare(left, right) < 0;
+    else if (op == "<=")
+      holds = compare(left, right) <= 0;
+    else if (op == ">")
+      holds = compare(left, right) > 0;
+    else
+      holds = compare(left, right) >= 0;
     if (!holds) return Value(false);
     left = std::move(right);
   }
@@ -365,24 +415,30 @@ Value Evaluator::evaluate_slice(const Expr& expr) {
     if (!arg) continue;
     const Value value = evaluate(*arg);
     if (value.is_none()) continue;
-    if (!value.is_int() && !value.is_bool()) type_error(format("a slice bound is {}, expected an integer", value.type_name()));
+    if (!value.is_int() && !value.is_bool())
+      type_error(format("a slice bound is {}, expected an integer", value.type_name()));
     bound[i] = value.integer();
     given[i] = true;
   }
-  if (!object.is_text() && !object.is_list()) type_error(format("{} cannot be sliced", object.type_name()));
+  if (!object.is_text() && !object.is_list())
+    type_error(format("{} cannot be sliced", object.type_name()));
   std::vector<std::size_t> starts;  // byte offsets of the characters
   if (object.is_text()) {
     const std::string& bytes = object.bytes();
     spend(0, bytes.size() * 8);
-    for (std::size_t i = 0; i < bytes.size(); i += utf8_length(static_cast<unsigned char>(bytes[i]))) starts.push_back(i);
+    for (std::size_t i = 0; i < bytes.size();
+         i += utf8_length(static_cast<unsigned char>(bytes[i])))
+      starts.push_back(i);
     starts.push_back(bytes.size());
   }
-  const auto size = static_cast<std::int64_t>(object.is_text() ? starts.size() - 1 : object.items().items.size());
+  const auto size =
+      static_cast<std::int64_t>(object.is_text() ? starts.size() - 1 : object.items().items.size());
   const std::int64_t step = bound[2];
   if (step == 0) type_error("a slice step is 0");
   const auto clamp = [&](int i, std::int64_t fallback) {
     if (!given[i]) return fallback;
-    const std::int64_t at = bound[i] < 0 ? std::max<std::int64_t>(bound[i], -size - 1) + size : std::min(bound[i], size);
+    const std::int64_t at = bound[i] < 0 ? std::max<std::int64_t>(bound[i], -size - 1) + size
+                                         : std::min(bound[i], size);
     return std::clamp<std::int64_t>(at, step > 0 ? 0 : -1, step > 0 ? size : size - 1);
   };
   const std::int64_t begin = clamp(0, step > 0 ? 0 : size - 1);
@@ -392,13 +448,16 @@ Value Evaluator::evaluate_slice(const Expr& expr) {
     chosen.push_back(static_cast<std::size_t>(i));
     if (__builtin_add_overflow(i, step, &i)) break;
   }
-  spend(chosen.size() / 8);
+  spend(2 * chosen.size());
   if (object.is_list()) {
     std::vector<Value> items;
     for (const std::size_t i : chosen) items.push_back(object.items().items[i]);
     return Value::list(std::move(items), object.items().is_tuple);
   }
-  if (step == 1) return chosen.empty() ? Value("") : Value(object.text().slice(starts[chosen.front()], starts[chosen.back() + 1]));
+  if (step == 1)
+    return chosen.empty()
+               ? Value("")
+               : Value(object.text().slice(starts[chosen.front()], starts[chosen.back() + 1]));
   MarkedText text;
   spend(chosen.size() * object.text().marks.size() / 8);
   for (const std::size_t i : chosen) text.append(object.text().slice(starts[i], starts[i + 1]));
@@ -410,7 +469,8 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
     const bool divides = op == "/" || op == "//" || op == "%";
     if (divides && b.real() == 0) type_error("division by zero");
     const bool real = a.is_float() || b.is_float() || op == "/" || (op == "**" && b.integer() < 0);
-    return real ? real_arithmetic(op, a.real(), b.real()) : integer_arithmetic(op, a.integer(), b.integer());
+    return real ? real_arithmetic(op, a.real(), b.real())
+                : integer_arithmetic(op, a.integer(), b.integer());
   }
   if (op == "+" && a.is_text() && b.is_text()) {
     spend(a.text().marks.size() + b.text().marks.size(), a.bytes().size() + b.bytes().size());
@@ -419,28 +479,35 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
     return Value(std::move(text));
   }
   if (op == "+" && a.is_list() && b.is_list()) {
-    spend(a.items().items.size() + b.items().items.size());
+    spend(2 * (a.items().items.size() + b.items().items.size()));
     std::vector<Value> items = a.items().items;
     items.insert(items.end(), b.items().items.begin(), b.items().items.end());
     return Value::list(std::move(items), a.items().is_tuple);
   }
-  if (op == "*" && (a.is_int() || b.is_int()) && (a.is_text() || b.is_text() || a.is_list() || b.is_list())) {
+  if (op == "*" && (a.is_int() || b.is_int()) &&
+      (a.is_text() || b.is_text() || a.is_list() || b.is_list())) {
     const Value& what = a.is_int() ? b : a;
     const std::int64_t times = std::max<std::int64_t>(0, a.is_int() ? a.integer() : b.integer());
     const std::size_t unit = what.is_text() ? what.bytes().size() : what.items().items.size();
-    if (unit > 0 && static_cast<std::size_t>(times) > kMaxBytes / unit) type_error("a repetition is too long");
+    if (unit > 0 && static_cast<std::size_t>(times) > max_bytes_ / unit)
+      type_error("a repetition is too long");
     MarkedText text;
     std::vector<Value> items;
-    what.is_text() ? spend(static_cast<std::size_t>(times) * what.text().marks.size(), static_cast<std::size_t>(times) * unit)
-                   : spend(static_cast<std::size_t>(times) * unit);
+    what.is_text() ? spend(static_cast<std::size_t>(times) * what.text().marks.size(),
+                           static_cast<std::size_t>(times) * unit)
+                   : spend(2 * static_cast<std::size_t>(times) * unit);
     if (unit == 0) return what;
     for (std::int64_t i = 0; i < times; ++i) {
-      if (what.is_text()) text.append(what.text());
-      else items.insert(items.end(), what.items().items.begin(), what.items().items.end());
+      if (what.is_text())
+        text.append(what.text());
+      else
+        items.insert(items.end(), what.items().items.begin(), what.items().items.end());
     }
-    return what.is_text() ? Value(std::move(text)) : Value::list(std::move(items), what.items().is_tuple);
+    return what.is_text() ? Value(std::move(text))
+                          : Value::list(std::move(items), what.items().is_tuple);
   }
-  if (op == "%" && a.is_text()) throw Error(ErrorKind::kUnsupported, "chat template", "string formatting with %");
+  if (op == "%" && a.is_text())
+    throw Error(ErrorKind::kUnsupported, "chat template", "string formatting with %");
   const Value& bad = a.is_undefined() ? a : b;
   if (bad.is_undefined()) type_error(format("'{}' is undefined", bad.undefined().name));
   type_error(format("'{}' between {} and {}", op, a.type_name(), b.type_name()));
@@ -448,7 +515,7 @@ Value Evaluator::binary(std::string_view op, const Value& a, const Value& b) {
 
 std::vector<Value> Evaluator::elements(const Value& value) {
   if (value.is_list()) {
-    spend(value.items().items.size() / 8);
+    spend(2 * value.items().items.size());
     return value.items().items;
   }
   std::vector<Value> out;
@@ -469,22 +536,28 @@ std::vector<Value> Evaluator::elements(const Value& value) {
 }
 
 Value Evaluator::call(const Value& callee, Arguments arguments) {
-  if (callee.is_undefined()) type_error(format("'{}' is undefined, so it cannot be called", callee.undefined().name));
+  if (callee.is_undefined())
+    type_error(format("'{}' is undefined, so it cannot be called", callee.undefined().name));
   if (!callee.is_callable()) type_error(format("{} cannot be called", callee.type_name()));
   const Callable& target = callee.callable();
   switch (target.kind) {
-    case Callable::Kind::kMacro: return call_macro(*target.macro, arguments);
-    case Callable::Kind::kMethod: return call_method(target.self, target.name, arguments);
-    default: return call_function(target.name, arguments);
+    case Callable::Kind::kMacro:
+      return call_macro(*target.macro, arguments);
+    case Callable::Kind::kMethod:
+      return call_method(target.self, target.name, arguments);
+    default:
+      return call_function(target.name, arguments);
   }
 }
 
 Value Evaluator::call_macro(const MacroNode& macro, const Arguments& arguments) {
   if (arguments.positional.size() > macro.parameters.size()) {
-    type_error(format("the macro '{}' takes {} arguments, found {}", macro.name, macro.parameters.size(), arguments.positional.size()));
+    type_error(format("the macro '{}' takes {} arguments, found {}", macro.name,
+                      macro.parameters.size(), arguments.positional.size()));
   }
   for (const auto& [name, value] : arguments.named) {
-    const bool known = std::any_of(macro.parameters.begin(), macro.parameters.end(), [&](const auto& parameter) { return parameter.first == name; });
+    const bool known = std::any_of(macro.parameters.begin(), macro.parameters.end(),
+                                   [&](const auto& parameter) { return parameter.first == name; });
     if (!known) type_error(format("the macro '{}' has no parameter '{}'", macro.name, name));
   }
   const std::size_t outer = visible_from_;
@@ -494,7 +567,9 @@ Value Evaluator::call_macro(const MacroNode& macro, const Arguments& arguments) 
   for (std::size_t i = 0; i < macro.parameters.size(); ++i) {
     const auto& [name, fallback] = macro.parameters[i];
     const Value* given = arguments.get(i, name);
-    assign(name, given != nullptr ? *given : fallback ? evaluate(*fallback) : Value(Undefined{name}));
+    assign(name, given != nullptr ? *given
+                 : fallback       ? evaluate(*fallback)
+                                  : Value(Undefined{name}));
   }
   MarkedText text;
   execute(macro.body, text);
@@ -506,12 +581,14 @@ Value Evaluator::call_macro(const MacroNode& macro, const Arguments& arguments) 
 Value Evaluator::call_function(std::string_view name, const Arguments& arguments) {
   if (name == "raise_exception") {
     const Value* message = arguments.get(0, "message");
-    throw Error(ErrorKind::kInput, "chat template", message != nullptr ? to_text(*message).bytes : "raise_exception was called");
+    throw Error(ErrorKind::kInput, "chat template",
+                message != nullptr ? to_text(*message).bytes : "raise_exception was called");
   }
   if (name == "namespace" || name == "dict") {
     Namespace members;
     if (const Value* initial = arguments.get(0, ""); initial != nullptr && initial->is_dict()) {
-      for (const auto& [key, value] : initial->entries().entries) members.members.emplace_back(to_text(key).bytes, value);
+      for (const auto& [key, value] : initial->entries().entries)
+        members.members.emplace_back(to_text(key).bytes, value);
     }
     for (const auto& member : arguments.named) members.members.push_back(member);
     if (name == "namespace") {
@@ -527,17 +604,19 @@ Value Evaluator::call_function(std::string_view name, const Arguments& arguments
   const std::size_t count = arguments.positional.size();
   if (count < 1 || count > 3) type_error("range takes 1 to 3 integers");
   for (std::size_t i = 0; i < count; ++i) {
-    if (!arguments.positional[i].is_int()) type_error(format("range takes integers, found {}", arguments.positional[i].type_name()));
+    if (!arguments.positional[i].is_int())
+      type_error(format("range takes integers, found {}", arguments.positional[i].type_name()));
     bounds[count == 1 ? 1 : i] = arguments.positional[i].integer();
   }
   if (bounds[2] == 0) type_error("the step of range is 0");
   std::vector<Value> items;
   for (std::int64_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1];) {
-    if (static_cast<std::int64_t>(items.size()) >= kMaxRange) type_error(format("a range is longer than {}", kMaxRange));
+    if (static_cast<std::int64_t>(items.size()) >= kMaxRange)
+      type_error(format("a range is longer than {}", kMaxRange));
     items.emplace_back(i);
     if (__builtin_add_overflow(i, bounds[2], &i)) break;
   }
-  spend(items.size());
+  spend(2 * items.size());
   return Value::list(std::move(items));
 }
 

@@ -1,5 +1,5 @@
-// Runs a parsed template. Everything is bounded: steps, recursion, bytes made, so that a hostile template ends in an
-// Error soon.
+// Runs a parsed template. Everything is bounded: steps, recursion, bytes made, so that a hostile
+// template ends in an Error soon.
 #pragma once
 
 #include <deque>
@@ -25,8 +25,8 @@ class Evaluator {
  public:
   Evaluator(const Body& body, std::vector<std::pair<std::string, Value>> variables);
 
-  /// The rendered text. Throws Error(kInput) for what Jinja would raise, `raise_exception` included, and for a template
-  /// that exceeds the bounds.
+  /// The rendered text. Throws Error(kInput) for what Jinja would raise, `raise_exception`
+  /// included, and for a template that exceeds the bounds.
   MarkedText run();
 
   // For the filters, tests and methods, which live in files of their own.
@@ -70,6 +70,7 @@ class Evaluator {
   std::deque<Namespace> namespaces_;  // live until the end: they may hold each other
   std::size_t steps_ = 0;
   std::size_t bytes_ = 0;
+  std::size_t max_bytes_ = 0;
   int depth_ = 0;
 };
 

@@ -25,11 +25,13 @@ std::vector<ExprPtr> pair_of(ExprPtr a, ExprPtr b = nullptr) {
 }  // namespace
 
 void ExpressionParser::fail(std::string_view what) const {
-  throw Error(ErrorKind::kInput, format("chat template:{}", peek().line), format("{}, found '{}'", what, peek().text.substr(0, 40)));
+  throw Error(ErrorKind::kInput, format("chat template:{}", peek().line),
+              format("{}, found '{}'", what, peek().text.substr(0, 40)));
 }
 
 void ExpressionParser::unsupported(std::string_view what) const {
-  throw Error(ErrorKind::kUnsupported, format("chat template:{}", peek().line), format("{} is not part of the templates that we can run", what))
+  throw Error(ErrorKind::kUnsupported, format("chat template:{}", peek().line),
+              format("{} is not part of the templates that we can run", what))
       .hint("format the prompt yourself and leave the template out");
 }
 
@@ -62,7 +64,8 @@ ExprPtr ExpressionParser::make(ExprKind kind, std::vector<ExprPtr> args, std::st
   for (const ExprPtr& arg : args) {
     if (arg) node->depth = std::max(node->depth, arg->depth + 1);
   }
-  if (node->depth > kMaxExprDepth) unsupported(format("an expression nested deeper than {} levels", kMaxExprDepth));
+  if (node->depth > kMaxExprDepth)
+    unsupported(format("an expression nested deeper than {} levels", kMaxExprDepth));
   node->args = std::move(args);
   return node;
 }
@@ -73,7 +76,8 @@ ExprPtr ExpressionParser::tuple(bool with_conditional) {
   if (!is_operator(",")) return first;
   std::vector<ExprPtr> items = pair_of(std::move(first));
   while (skip_operator(",")) {
-    const bool ends = peek().kind == TokenKind::kBlockEnd || peek().kind == TokenKind::kPrintEnd || is_operator(")") || is_operator("=");
+    const bool ends = peek().kind == TokenKind::kBlockEnd || peek().kind == TokenKind::kPrintEnd ||
+                      is_operator(")") || is_operator("=");
     if (ends) break;
     items.push_back(item());
   }
@@ -81,7 +85,8 @@ ExprPtr ExpressionParser::tuple(bool with_conditional) {
 }
 
 ExprPtr ExpressionParser::expression() {
-  if (++depth_ > kMaxNesting) unsupported(format("an expression nested deeper than {} brackets", kMaxNesting));
+  if (++depth_ > kMaxNesting)
+    unsupported(format("an expression nested deeper than {} brackets", kMaxNesting));
   ExprPtr value = either();
   while (skip_name("if")) {
     ExprPtr condition = either();
@@ -119,7 +124,8 @@ ExprPtr ExpressionParser::comparison() {
   std::vector<std::string> ops;
   while (true) {
     if (peek().kind == TokenKind::kOperator &&
-        (peek().text == "==" || peek().text == "!=" || peek().text == "<" || peek().text == "<=" || peek().text == ">" || peek().text == ">=")) {
+        (peek().text == "==" || peek().text == "!=" || peek().text == "<" || peek().text == "<=" ||
+         peek().text == ">" || peek().text == ">=")) {
       ops.push_back(take().text);
     } else if (skip_name("in")) {
       ops.emplace_back("in");
@@ -164,12 +170,14 @@ ExprPtr ExpressionParser::product() {
 
 ExprPtr ExpressionParser::power() {
   ExprPtr left = unary(true);
-  while (skip_operator("**")) left = make(ExprKind::kBinary, pair_of(std::move(left), unary(true)), "**");
+  while (skip_operator("**"))
+    left = make(ExprKind::kBinary, pair_of(std::move(left), unary(true)), "**");
   return left;
 }
 
 ExprPtr ExpressionParser::unary(bool with_filter) {
-  if (++depth_ > kMaxNesting) unsupported(format("an expression nested deeper than {} brackets", kMaxNesting));
+  if (++depth_ > kMaxNesting)
+    unsupported(format("an expression nested deeper than {} brackets", kMaxNesting));
   ExprPtr value;
   if (is_operator("-") || is_operator("+")) {
     const auto kind = take().text == "-" ? ExprKind::kNegate : ExprKind::kPlus;
@@ -189,9 +197,12 @@ ExprPtr ExpressionParser::primary() {
   switch (token.kind) {
     case TokenKind::kName: {
       const std::string name = take().text;
-      if (name == "true" || name == "True") node->value = Value(true);
-      else if (name == "false" || name == "False") node->value = Value(false);
-      else if (name == "none" || name == "None") node->value = Value(nullptr);
+      if (name == "true" || name == "True")
+        node->value = Value(true);
+      else if (name == "false" || name == "False")
+        node->value = Value(false);
+      else if (name == "none" || name == "None")
+        node->value = Value(nullptr);
       else {
         node->kind = ExprKind::kName;
         node->name = name;
@@ -206,7 +217,8 @@ ExprPtr ExpressionParser::primary() {
     }
     case TokenKind::kInteger: {
       std::int64_t value = 0;
-      const auto end = std::from_chars(token.text.data(), token.text.data() + token.text.size(), value);
+      const auto end =
+          std::from_chars(token.text.data(), token.text.data() + token.text.size(), value);
       if (end.ec != std::errc()) unsupported(format("the integer {}", token.text));
       take();
       node->value = Value(value);
@@ -286,7 +298,8 @@ ExprPtr ExpressionParser::call(ExprKind kind, ExprPtr callee, std::string name) 
   int depth = 1;
   while (!is_operator(")")) {
     if (is_operator("*") || is_operator("**")) unsupported("unpacking with * in a call");
-    if (peek().kind == TokenKind::kName && peek(1).kind == TokenKind::kOperator && peek(1).text == "=") {
+    if (peek().kind == TokenKind::kName && peek(1).kind == TokenKind::kOperator &&
+        peek(1).text == "=") {
       std::string key = take().text;
       take();
       named.emplace_back(std::move(key), expression());
@@ -329,7 +342,8 @@ ExprPtr ExpressionParser::filter(ExprPtr value) {
 bool ExpressionParser::starts_test_argument() const {
   switch (peek().kind) {
     case TokenKind::kName:
-      return !(is_name("else") || is_name("or") || is_name("and") || is_name("if") || is_name("is") || is_name("in") || is_name("not"));
+      return !(is_name("else") || is_name("or") || is_name("and") || is_name("if") ||
+               is_name("is") || is_name("in") || is_name("not"));
     case TokenKind::kString:
     case TokenKind::kInteger:
     case TokenKind::kFloat:

@@ -1,4 +1,5 @@
-// Recursive descent over one expression; the precedence is Jinja's (`~` binds tighter than +, filters than unary minus).
+// Recursive descent over one expression; the precedence is Jinja's (`~` binds tighter than +,
+// filters than unary minus).
 #pragma once
 
 #include <algorithm>
@@ -21,10 +22,16 @@ class ExpressionParser {
   ExprPtr tuple(bool with_conditional);
 
  protected:
-  const Token& peek(std::size_t ahead = 0) const { return tokens_[std::min(pos_ + ahead, tokens_.size() - 1)]; }
+  const Token& peek(std::size_t ahead = 0) const {
+    return tokens_[std::min(pos_ + ahead, tokens_.size() - 1)];
+  }
   Token take() { return tokens_[std::min(pos_++, tokens_.size() - 1)]; }
-  bool is_operator(std::string_view op) const { return peek().kind == TokenKind::kOperator && peek().text == op; }
-  bool is_name(std::string_view name) const { return peek().kind == TokenKind::kName && peek().text == name; }
+  bool is_operator(std::string_view op) const {
+    return peek().kind == TokenKind::kOperator && peek().text == op;
+  }
+  bool is_name(std::string_view name) const {
+    return peek().kind == TokenKind::kName && peek().text == name;
+  }
   bool skip_operator(std::string_view op);
   bool skip_name(std::string_view name);
   void expect_operator(std::string_view op);

@@ -57,18 +57,24 @@ class Lexer {
   }
 
  private:
-  [[noreturn]] void fail(std::string_view what) const { throw Error(ErrorKind::kInput, format("chat template:{}", line_), what); }
+  [[noreturn]] void fail(std::string_view what) const {
+    throw Error(ErrorKind::kInput, format("chat template:{}", line_), what);
+  }
   void add(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
 
   std::size_t find_tag(std::size_t from) const {
-    for (std::size_t i = source_.find('{', from); i != std::string::npos; i = source_.find('{', i + 1)) {
-      if (i + 1 < source_.size() && (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#')) return i;
+    for (std::size_t i = source_.find('{', from); i != std::string::npos;
+         i = source_.find('{', i + 1)) {
+      if (i + 1 < source_.size() &&
+          (source_[i + 1] == '{' || source_[i + 1] == '%' || source_[i + 1] == '#'))
+        return i;
     }
     return std::string::npos;
   }
 
   void count_lines(std::size_t begin, std::size_t end) {
-    line_ += static_cast<int>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(begin), source_.begin() + static_cast<std::ptrdiff_t>(end), '\n'));
+    line_ += static_cast<int>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(begin),
+                                         source_.begin() + static_cast<std::ptrdiff_t>(end), '\n'));
   }
 
   /// The text in front of the tag at `open`, stripped as the tag asks.
@@ -91,12 +97,15 @@ class Lexer {
   std::string_view strip_line_start(std::string_view text) const {
     const std::size_t newline = text.rfind('\n');
     const std::size_t start = newline == std::string_view::npos ? 0 : newline + 1;
-    const bool at_line_start = newline != std::string_view::npos || pos_ == 0 || source_[pos_ - 1] == '\n';
+    const bool at_line_start =
+        newline != std::string_view::npos || pos_ == 0 || source_[pos_ - 1] == '\n';
     const auto tail = text.substr(start);
-    return at_line_start && std::all_of(tail.begin(), tail.end(), is_space) ? text.substr(0, start) : text;
+    return at_line_start && std::all_of(tail.begin(), tail.end(), is_space) ? text.substr(0, start)
+                                                                            : text;
   }
 
-  /// Consumes what closes a tag at pos_ (sign and bracket checked by the caller) and the white space it takes along.
+  /// Consumes what closes a tag at pos_ (sign and bracket checked by the caller) and the white
+  /// space it takes along.
   void close(std::size_t size, char sign, bool trims) {
     const std::size_t begin = pos_;
     pos_ += size;
@@ -135,14 +144,16 @@ class Lexer {
       while (pos_ < source_.size() && is_space(source_[pos_])) ++pos_;
     }
     count_lines(begin, pos_);
-    for (std::size_t open = source_.find("{%", pos_); open != std::string::npos; open = source_.find("{%", open + 2)) {
+    for (std::size_t open = source_.find("{%", pos_); open != std::string::npos;
+         open = source_.find("{%", open + 2)) {
       at = open + 2;
       if (at < source_.size() && (source_[at] == '-' || source_[at] == '+')) ++at;
       skip();
       if (source_.compare(at, 6, "endraw") != 0) continue;
       at += 6;
       skip();
-      const char sign = at < source_.size() && (source_[at] == '-' || source_[at] == '+') ? source_[at] : '\0';
+      const char sign =
+          at < source_.size() && (source_[at] == '-' || source_[at] == '+') ? source_[at] : '\0';
       if (source_.compare(at + (sign != '\0'), 2, "%}") != 0) continue;
       text_until(open);
       pos_ = at;
@@ -176,9 +187,13 @@ class Lexer {
         string(c);
       } else if (std::isdigit(static_cast<unsigned char>(c))) {
         number();
-      } else if (std::isalpha(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80) {
+      } else if (std::isalpha(static_cast<unsigned char>(c)) || c == '_' ||
+                 static_cast<unsigned char>(c) >= 0x80) {
         const std::size_t begin = pos_;
-        while (pos_ < source_.size() && (std::isalnum(static_cast<unsigned char>(source_[pos_])) || source_[pos_] == '_' || static_cast<unsigned char>(source_[pos_]) >= 0x80)) ++pos_;
+        while (pos_ < source_.size() &&
+               (std::isalnum(static_cast<unsigned char>(source_[pos_])) || source_[pos_] == '_' ||
+                static_cast<unsigned char>(source_[pos_]) >= 0x80))
+          ++pos_;
         add(TokenKind::kName, source_.substr(begin, pos_ - begin));
       } else {
         operator_token(open);
@@ -187,12 +202,14 @@ class Lexer {
   }
 
   void operator_token(std::vector<char>& open) {
-    static constexpr std::array<std::string_view, 26> kOperators = {"**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<",
-                                                                    ">",  "=",  ".",  ",",  ":",  "|",  "(", ")", "[", "]", "{", "}", ";"};
+    static constexpr std::array<std::string_view, 26> kOperators = {
+        "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<",
+        ">",  "=",  ".",  ",",  ":",  "|",  "(", ")", "[", "]", "{", "}", ";"};
     for (const std::string_view op : kOperators) {
       if (source_.compare(pos_, op.size(), op) != 0) continue;
       const char c = op[0];
-      if (op.size() == 1 && (c == '(' || c == '[' || c == '{')) open.push_back(c == '(' ? ')' : c == '[' ? ']' : '}');
+      if (op.size() == 1 && (c == '(' || c == '[' || c == '{'))
+        open.push_back(c == '(' ? ')' : c == '[' ? ']' : '}');
       if (op.size() == 1 && (c == ')' || c == ']' || c == '}')) {
         if (open.empty() || open.back() != c) fail(format("'{}' closes nothing", op));
         open.pop_back();
@@ -207,11 +224,14 @@ class Lexer {
   void number() {
     const std::size_t begin = pos_;
     const auto digits = [&] {
-      while (pos_ < source_.size() && (std::isdigit(static_cast<unsigned char>(source_[pos_])) || source_[pos_] == '_')) ++pos_;
+      while (pos_ < source_.size() &&
+             (std::isdigit(static_cast<unsigned char>(source_[pos_])) || source_[pos_] == '_'))
+        ++pos_;
     };
     digits();
     bool is_float = false;
-    if (pos_ + 1 < source_.size() && source_[pos_] == '.' && std::isdigit(static_cast<unsigned char>(source_[pos_ + 1]))) {
+    if (pos_ + 1 < source_.size() && source_[pos_] == '.' &&
+        std::isdigit(static_cast<unsigned char>(source_[pos_ + 1]))) {
       is_float = true;
       ++pos_;
       digits();
@@ -234,7 +254,8 @@ class Lexer {
     std::uint32_t code = 0;
     for (std::size_t i = 0; i < digits; ++i) {
       ++pos_;
-      if (pos_ >= source_.size() || !std::isxdigit(static_cast<unsigned char>(source_[pos_]))) fail("a string has a broken \\x or \\u escape");
+      if (pos_ >= source_.size() || !std::isxdigit(static_cast<unsigned char>(source_[pos_])))
+        fail("a string has a broken \\x or \\u escape");
       const char c = source_[pos_];
       code = code * 16 + static_cast<std::uint32_t>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
     }
@@ -248,11 +269,14 @@ class Lexer {
       value += "\a\b\f\n\r\t\v\\'\""[simple];
     } else if (c == 'x' || c == 'u' || c == 'U') {
       const std::uint32_t code = hex(c == 'x' ? 2 : c == 'u' ? 4 : 8);
-      if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) fail(format("a string holds the invalid character U+{:X}", code));
+      if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+        fail(format("a string holds the invalid character U+{:X}", code));
       utf8_append(value, code);
     } else if (c >= '0' && c <= '7') {
       std::uint32_t code = static_cast<std::uint32_t>(c - '0');
-      for (int i = 0; i < 2 && pos_ + 1 < source_.size() && source_[pos_ + 1] >= '0' && source_[pos_ + 1] <= '7'; ++i) {
+      for (int i = 0; i < 2 && pos_ + 1 < source_.size() && source_[pos_ + 1] >= '0' &&
+                      source_[pos_ + 1] <= '7';
+           ++i) {
         code = code * 8 + static_cast<std::uint32_t>(source_[++pos_] - '0');
       }
       utf8_append(value, code);

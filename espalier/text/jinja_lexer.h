@@ -1,4 +1,5 @@
-// Template source to tokens, with the white-space rules that transformers sets (trim_blocks, lstrip_blocks).
+// Template source to tokens, with the white-space rules that transformers sets (trim_blocks,
+// lstrip_blocks).
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,17 @@
 namespace espalier::text::jinja {
 
 enum class TokenKind : std::uint8_t {
-  kText, kBlockBegin, kBlockEnd, kPrintBegin, kPrintEnd, kName, kString, kInteger, kFloat, kOperator, kEnd
+  kText,
+  kBlockBegin,
+  kBlockEnd,
+  kPrintBegin,
+  kPrintEnd,
+  kName,
+  kString,
+  kInteger,
+  kFloat,
+  kOperator,
+  kEnd
 };
 
 struct Token {

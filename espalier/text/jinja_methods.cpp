@@ -1,4 +1,5 @@
-// Attributes, items and methods of values: the part of Python's str, list and dict that templates use.
+// Attributes, items and methods of values: the part of Python's str, list and dict that templates
+// use.
 #include <algorithm>
 #include <functional>
 #include <map>
@@ -12,25 +13,30 @@
 namespace espalier::text::jinja {
 namespace {
 
-std::string_view text_argument(const Arguments& arguments, std::size_t index, std::string_view name, std::string_view method) {
+std::string_view text_argument(const Arguments& arguments, std::size_t index, std::string_view name,
+                               std::string_view method) {
   const Value* value = arguments.get(index, name);
   if (value == nullptr || !value->is_text()) {
-    type_error(format("{}() wants a string, found {}", method, value == nullptr ? "nothing" : value->type_name()));
+    type_error(format("{}() wants a string, found {}", method,
+                      value == nullptr ? "nothing" : value->type_name()));
   }
   return value->bytes();
 }
 
-std::int64_t integer_argument(const Arguments& arguments, std::size_t index, std::string_view name, std::int64_t fallback) {
+std::int64_t integer_argument(const Arguments& arguments, std::size_t index, std::string_view name,
+                              std::int64_t fallback) {
   const Value* value = arguments.get(index, name);
   if (value == nullptr) return fallback;
-  if (!value->is_int()) type_error(format("'{}' wants an integer, found {}", name, value->type_name()));
+  if (!value->is_int())
+    type_error(format("'{}' wants an integer, found {}", name, value->type_name()));
   return value->integer();
 }
 
 bool matches_end(const Value& self, const Arguments& arguments, bool start) {
   const Value* what = arguments.get(0, "");
   const auto hit = [&](const Value& part) {
-    if (!part.is_text()) type_error(format("startswith() and endswith() want strings, found {}", part.type_name()));
+    if (!part.is_text())
+      type_error(format("startswith() and endswith() want strings, found {}", part.type_name()));
     return start ? self.bytes().starts_with(part.bytes()) : self.bytes().ends_with(part.bytes());
   };
   if (what == nullptr) type_error("startswith() and endswith() want a string");
@@ -40,17 +46,23 @@ bool matches_end(const Value& self, const Arguments& arguments, bool start) {
 
 Value strip(const Value& self, const Arguments& arguments, bool left, bool right) {
   const Value* chars = arguments.get(0, "chars");
-  if (chars != nullptr && !chars->is_none() && !chars->is_text()) type_error(format("strip() wants a string, found {}", chars->type_name()));
-  return strip_text(self.text(), chars != nullptr && chars->is_text() ? chars->bytes() : std::string_view(), chars == nullptr || chars->is_none(), left, right);
+  if (chars != nullptr && !chars->is_none() && !chars->is_text())
+    type_error(format("strip() wants a string, found {}", chars->type_name()));
+  return strip_text(self.text(),
+                    chars != nullptr && chars->is_text() ? chars->bytes() : std::string_view(),
+                    chars == nullptr || chars->is_none(), left, right);
 }
 
 Value split(Evaluator& evaluator, const Value& self, const Arguments& arguments, bool from_right) {
   const Value* separator = arguments.get(0, "sep");
   const std::int64_t limit = integer_argument(arguments, 1, "maxsplit", -1);
   const bool blank = separator == nullptr || separator->is_none();
-  if (!blank && !separator->is_text()) type_error(format("split() wants a string, found {}", separator->type_name()));
+  if (!blank && !separator->is_text())
+    type_error(format("split() wants a string, found {}", separator->type_name()));
   if (!blank && separator->bytes().empty()) type_error("split() with an empty separator");
-  auto parts = split_text(self.text(), blank ? std::string_view() : std::string_view(separator->bytes()), limit, from_right);
+  auto parts =
+      split_text(self.text(), blank ? std::string_view() : std::string_view(separator->bytes()),
+                 limit, from_right);
   evaluator.spend(parts.size() * (1 + self.text().marks.size()), self.bytes().size());
   std::vector<Value> items;
   for (auto& part : parts) items.emplace_back(std::move(part));
@@ -61,13 +73,16 @@ Value split(Evaluator& evaluator, const Value& self, const Arguments& arguments,
 Value find_in(const Value& self, std::string_view what, bool last) {
   const std::size_t at = last ? self.bytes().rfind(what) : self.bytes().find(what);
   if (at == std::string::npos) return Value(std::int64_t{-1});
-  return Value(static_cast<std::int64_t>(count_characters(std::string_view(self.bytes()).substr(0, at))));
+  return Value(
+      static_cast<std::int64_t>(count_characters(std::string_view(self.bytes()).substr(0, at))));
 }
 
 std::int64_t count_in(std::string_view text, std::string_view what) {
   if (what.empty()) return static_cast<std::int64_t>(count_characters(text)) + 1;
   std::int64_t count = 0;
-  for (std::size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + what.size())) ++count;
+  for (std::size_t at = text.find(what); at != std::string_view::npos;
+       at = text.find(what, at + what.size()))
+    ++count;
   return count;
 }
 
@@ -83,11 +98,16 @@ using MethodTable = std::map<std::string, Method, std::less<>>;
 
 const MethodTable& text_methods() {
   static const MethodTable table = {
-      {"strip", [](Evaluator&, const Value& self, const Arguments& a) { return strip(self, a, true, true); }},
-      {"lstrip", [](Evaluator&, const Value& self, const Arguments& a) { return strip(self, a, true, false); }},
-      {"rstrip", [](Evaluator&, const Value& self, const Arguments& a) { return strip(self, a, false, true); }},
-      {"split", [](Evaluator& e, const Value& self, const Arguments& a) { return split(e, self, a, false); }},
-      {"rsplit", [](Evaluator& e, const Value& self, const Arguments& a) { return split(e, self, a, true); }},
+      {"strip", [](Evaluator&, const Value& self,
+                   const Arguments& a) { return strip(self, a, true, true); }},
+      {"lstrip", [](Evaluator&, const Value& self,
+                    const Arguments& a) { return strip(self, a, true, false); }},
+      {"rstrip", [](Evaluator&, const Value& self,
+                    const Arguments& a) { return strip(self, a, false, true); }},
+      {"split", [](Evaluator& e, const Value& self,
+                   const Arguments& a) { return split(e, self, a, false); }},
+      {"rsplit",
+       [](Evaluator& e, const Value& self, const Arguments& a) { return split(e, self, a, true); }},
       {"splitlines",
        [](Evaluator& e, const Value& self, const Arguments&) {
          std::vector<Value> lines;
@@ -95,35 +115,61 @@ const MethodTable& text_methods() {
          e.spend(lines.size() * (1 + self.text().marks.size()), self.bytes().size());
          return Value::list(std::move(lines));
        }},
-      {"startswith", [](Evaluator&, const Value& self, const Arguments& a) { return Value(matches_end(self, a, true)); }},
-      {"endswith", [](Evaluator&, const Value& self, const Arguments& a) { return Value(matches_end(self, a, false)); }},
-      {"upper", [](Evaluator&, const Value& self, const Arguments&) { return change_case(self.text(), Case::kUpper); }},
-      {"lower", [](Evaluator&, const Value& self, const Arguments&) { return change_case(self.text(), Case::kLower); }},
-      {"title", [](Evaluator&, const Value& self, const Arguments&) { return change_case(self.text(), Case::kTitle); }},
-      {"capitalize", [](Evaluator&, const Value& self, const Arguments&) { return change_case(self.text(), Case::kCapital); }},
+      {"startswith", [](Evaluator&, const Value& self,
+                        const Arguments& a) { return Value(matches_end(self, a, true)); }},
+      {"endswith", [](Evaluator&, const Value& self,
+                      const Arguments& a) { return Value(matches_end(self, a, false)); }},
+      {"upper", [](Evaluator&, const Value& self,
+                   const Arguments&) { return change_case(self.text(), Case::kUpper); }},
+      {"lower", [](Evaluator&, const Value& self,
+                   const Arguments&) { return change_case(self.text(), Case::kLower); }},
+      {"title", [](Evaluator&, const Value& self,
+                   const Arguments&) { return change_case(self.text(), Case::kTitle); }},
+      {"capitalize", [](Evaluator&, const Value& self,
+                        const Arguments&) { return change_case(self.text(), Case::kCapital); }},
       {"replace",
        [](Evaluator& e, const Value& self, const Arguments& a) {
          const Value* to = a.get(1, "new");
          if (to == nullptr || !to->is_text()) type_error("replace() wants two strings");
-         MarkedText out = replace_text(self.text(), text_argument(a, 0, "old", "replace"), to->text(), integer_argument(a, 2, "count", -1));
+         MarkedText out = replace_text(self.text(), text_argument(a, 0, "old", "replace"),
+                                       to->text(), integer_argument(a, 2, "count", -1));
          e.spend(out.marks.size(), out.bytes.size());
          return Value(std::move(out));
        }},
-      {"find", [](Evaluator&, const Value& self, const Arguments& a) { return find_in(self, text_argument(a, 0, "sub", "find"), false); }},
-      {"rfind", [](Evaluator&, const Value& self, const Arguments& a) { return find_in(self, text_argument(a, 0, "sub", "rfind"), true); }},
-      {"count", [](Evaluator&, const Value& self, const Arguments& a) { return Value(count_in(self.bytes(), text_argument(a, 0, "sub", "count"))); }},
-      {"join", [](Evaluator& e, const Value& self, const Arguments& a) { return e.apply_filter("join", a.get(0, "iterable") ? *a.get(0, "iterable") : Value(), {{self}, {}}); }},
-      {"isdigit", [](Evaluator&, const Value& self, const Arguments&) { return Value(all_of(self.bytes(), is_numeric)); }},
-      {"isspace", [](Evaluator&, const Value& self, const Arguments&) { return Value(all_of(self.bytes(), is_whitespace)); }},
+      {"find",
+       [](Evaluator&, const Value& self, const Arguments& a) {
+         return find_in(self, text_argument(a, 0, "sub", "find"), false);
+       }},
+      {"rfind",
+       [](Evaluator&, const Value& self, const Arguments& a) {
+         return find_in(self, text_argument(a, 0, "sub", "rfind"), true);
+       }},
+      {"count",
+       [](Evaluator&, const Value& self, const Arguments& a) {
+         return Value(count_in(self.bytes(), text_argument(a, 0, "sub", "count")));
+       }},
+      {"join",
+       [](Evaluator& e, const Value& self, const Arguments& a) {
+         return e.apply_filter("join", a.get(0, "iterable") ? *a.get(0, "iterable") : Value(),
+                               {{self}, {}});
+       }},
+      {"isdigit", [](Evaluator&, const Value& self,
+                     const Arguments&) { return Value(all_of(self.bytes(), is_numeric)); }},
+      {"isspace", [](Evaluator&, const Value& self,
+                     const Arguments&) { return Value(all_of(self.bytes(), is_whitespace)); }},
       {"removeprefix",
        [](Evaluator&, const Value& self, const Arguments& a) {
          const auto prefix = text_argument(a, 0, "prefix", "removeprefix");
-         return self.bytes().starts_with(prefix) ? Value(self.text().slice(prefix.size(), self.bytes().size())) : self;
+         return self.bytes().starts_with(prefix)
+                    ? Value(self.text().slice(prefix.size(), self.bytes().size()))
+                    : self;
        }},
       {"removesuffix",
        [](Evaluator&, const Value& self, const Arguments& a) {
          const auto suffix = text_argument(a, 0, "suffix", "removesuffix");
-         return self.bytes().ends_with(suffix) ? Value(self.text().slice(0, self.bytes().size() - suffix.size())) : self;
+         return self.bytes().ends_with(suffix)
+                    ? Value(self.text().slice(0, self.bytes().size() - suffix.size()))
+                    : self;
        }},
   };
   return table;
@@ -139,9 +185,12 @@ Value entries_as_list(const Value& self, bool keys, bool values) {
 
 const MethodTable& dict_methods() {
   static const MethodTable table = {
-      {"items", [](Evaluator&, const Value& self, const Arguments&) { return entries_as_list(self, true, true); }},
-      {"keys", [](Evaluator&, const Value& self, const Arguments&) { return entries_as_list(self, true, false); }},
-      {"values", [](Evaluator&, const Value& self, const Arguments&) { return entries_as_list(self, false, true); }},
+      {"items", [](Evaluator&, const Value& self,
+                   const Arguments&) { return entries_as_list(self, true, true); }},
+      {"keys", [](Evaluator&, const Value& self,
+                  const Arguments&) { return entries_as_list(self, true, false); }},
+      {"values", [](Evaluator&, const Value& self,
+                    const Arguments&) { return entries_as_list(self, false, true); }},
       {"get",
        [](Evaluator&, const Value& self, const Arguments& a) {
          const Value* key = a.get(0, "key");
@@ -161,14 +210,17 @@ const MethodTable& list_methods() {
        [](Evaluator&, const Value& self, const Arguments& a) {
          const auto& items = self.items().items;
          for (std::size_t i = 0; i < items.size(); ++i) {
-           if (a.get(0, "") != nullptr && equal(items[i], *a.get(0, ""))) return Value(static_cast<std::int64_t>(i));
+           if (a.get(0, "") != nullptr && equal(items[i], *a.get(0, "")))
+             return Value(static_cast<std::int64_t>(i));
          }
          type_error("index() did not find the value");
        }},
       {"count",
        [](Evaluator&, const Value& self, const Arguments& a) {
          const auto& items = self.items().items;
-         return Value(static_cast<std::int64_t>(std::count_if(items.begin(), items.end(), [&](const Value& v) { return a.get(0, "") != nullptr && equal(v, *a.get(0, "")); })));
+         return Value(static_cast<std::int64_t>(std::count_if(
+             items.begin(), items.end(),
+             [&](const Value& v) { return a.get(0, "") != nullptr && equal(v, *a.get(0, "")); })));
        }},
   };
   return table;
@@ -192,25 +244,32 @@ Value loop_attribute(const Value& value, std::string_view name) {
   if (name == "first") return Value(index == 0);
   if (name == "last") return Value(index + 1 == size);
   if (name == "length") return Value(size);
-  if (name == "previtem") return index > 0 ? items[loop.index - 1] : Value(Undefined{"loop.previtem"});
-  if (name == "nextitem") return index + 1 < size ? items[loop.index + 1] : Value(Undefined{"loop.nextitem"});
+  if (name == "previtem")
+    return index > 0 ? items[loop.index - 1] : Value(Undefined{"loop.previtem"});
+  if (name == "nextitem")
+    return index + 1 < size ? items[loop.index + 1] : Value(Undefined{"loop.nextitem"});
   throw Error(ErrorKind::kUnsupported, "chat template", format("loop.{}", name));
 }
 
 /// Names that Python has and we do not: silence would make a template take the wrong branch.
 void refuse_unknown_method(const Value& object, std::string_view name) {
-  static constexpr std::string_view kPythonOnly[] = {"append", "extend", "insert", "pop", "remove", "sort", "reverse", "clear", "update", "setdefault",
-                                                     "format", "encode", "partition", "rpartition", "center", "ljust", "rjust", "zfill", "swapcase",
-                                                     "isalpha", "isalnum", "isupper", "islower", "istitle", "casefold", "expandtabs", "translate"};
+  static constexpr std::string_view kPythonOnly[] = {
+      "append",  "extend",  "insert",     "pop",      "remove",     "sort",      "reverse",
+      "clear",   "update",  "setdefault", "format",   "encode",     "partition", "rpartition",
+      "center",  "ljust",   "rjust",      "zfill",    "swapcase",   "isalpha",   "isalnum",
+      "isupper", "islower", "istitle",    "casefold", "expandtabs", "translate"};
   if (std::find(std::begin(kPythonOnly), std::end(kPythonOnly), name) != std::end(kPythonOnly)) {
-    throw Error(ErrorKind::kUnsupported, "chat template", format("the method {}.{}()", object.type_name(), name));
+    throw Error(ErrorKind::kUnsupported, "chat template",
+                format("the method {}.{}()", object.type_name(), name));
   }
 }
 
 }  // namespace
 
 Value Evaluator::attribute(const Value& object, std::string_view name) {
-  if (object.is_undefined()) type_error(format("'{}' is undefined, so it has no attribute '{}'", object.undefined().name, name));
+  if (object.is_undefined())
+    type_error(
+        format("'{}' is undefined, so it has no attribute '{}'", object.undefined().name, name));
   if (object.is_loop()) return loop_attribute(object, name);
   if (object.is_namespace()) {
     for (const auto& [key, value] : object.space()->members) {
@@ -218,8 +277,10 @@ Value Evaluator::attribute(const Value& object, std::string_view name) {
     }
     return Value(Undefined{std::string(name)});
   }
-  if (const MethodTable* methods = methods_of(object); methods != nullptr && methods->contains(name)) {
-    Value method(std::make_shared<const Callable>(Callable{Callable::Kind::kMethod, std::string(name), nullptr, object}));
+  if (const MethodTable* methods = methods_of(object);
+      methods != nullptr && methods->contains(name)) {
+    Value method(std::make_shared<const Callable>(
+        Callable{Callable::Kind::kMethod, std::string(name), nullptr, object}));
     method.depth();  // refuses chains that would be destroyed recursively
     return method;
   }
@@ -233,19 +294,22 @@ Value Evaluator::attribute(const Value& object, std::string_view name) {
 }
 
 Value Evaluator::item(const Value& object, const Value& key) {
-  if (object.is_undefined()) type_error(format("'{}' is undefined, so it has no items", object.undefined().name));
+  if (object.is_undefined())
+    type_error(format("'{}' is undefined, so it has no items", object.undefined().name));
   if (object.is_dict()) {
     spend(object.entries().entries.size() / 16);
     if (const Value* found = object.entries().find(key)) return *found;
   }
   if (key.is_text()) return attribute(object, key.bytes());
-  if (!key.is_int() || !(object.is_list() || object.is_text())) return Value(Undefined{to_repr(key).bytes});
+  if (!key.is_int() || !(object.is_list() || object.is_text()))
+    return Value(Undefined{to_repr(key).bytes});
   std::int64_t index = key.integer();
   if (object.is_list()) {
     const auto& items = object.items().items;
     if (index < 0) index += static_cast<std::int64_t>(items.size());
     const bool inside = index >= 0 && index < static_cast<std::int64_t>(items.size());
-    return inside ? items[static_cast<std::size_t>(index)] : Value(Undefined{format("item {}", key.integer())});
+    return inside ? items[static_cast<std::size_t>(index)]
+                  : Value(Undefined{format("item {}", key.integer())});
   }
   spend(0, object.bytes().size());
   const auto size = static_cast<std::int64_t>(count_characters(object.bytes()));
@@ -253,7 +317,8 @@ Value Evaluator::item(const Value& object, const Value& key) {
   if (index < 0 || index >= size) return Value(Undefined{format("character {}", key.integer())});
   std::size_t at = 0;
   for (; index > 0; --index) at += utf8_length(static_cast<unsigned char>(object.bytes()[at]));
-  return Value(object.text().slice(at, at + utf8_length(static_cast<unsigned char>(object.bytes()[at]))));
+  return Value(
+      object.text().slice(at, at + utf8_length(static_cast<unsigned char>(object.bytes()[at]))));
 }
 
 Value Evaluator::call_method(const Value& self, std::string_view name, const Arguments& arguments) {

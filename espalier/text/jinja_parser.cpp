@@ -90,7 +90,8 @@ class Parser : public ExpressionParser {
     if (name == "macro") return macro_tag();
     if (name == "break" || name == "continue") {
       if (loops_ == 0) fail("expected a loop around it");
-      auto jump = make_statement(name == "break" ? StatementKind::kBreak : StatementKind::kContinue);
+      auto jump =
+          make_statement(name == "break" ? StatementKind::kBreak : StatementKind::kContinue);
       take();
       end_block();
       return jump;
@@ -102,7 +103,8 @@ class Parser : public ExpressionParser {
       group->body = body_until("endgeneration");
       return group;
     }
-    if (name.empty() || name.starts_with("end") || name == "else" || name == "elif") fail("expected a tag that is open here");
+    if (name.empty() || name.starts_with("end") || name == "else" || name == "elif")
+      fail("expected a tag that is open here");
     unsupported(format("the tag '{}'", name));
   }
 
@@ -167,7 +169,8 @@ class Parser : public ExpressionParser {
     auto statement = make_statement(StatementKind::kSet);
     take();
     statement->targets = targets();
-    if (statement->targets.size() == 1 && skip_operator(".")) statement->attribute = expect_name("an attribute's name");
+    if (statement->targets.size() == 1 && skip_operator("."))
+      statement->attribute = expect_name("an attribute's name");
     if (skip_operator("=")) {
       statement->expr = tuple(true);
       end_block();
@@ -177,7 +180,9 @@ class Parser : public ExpressionParser {
     if (statement->targets.size() != 1) fail("expected '='");
     if (is_operator("|")) {
       // The filters apply to a name that the evaluator fills with the block's text.
-      statement->expr = filters(make(ExprKind::kName, {}, "\x01" "block"));
+      statement->expr = filters(make(ExprKind::kName, {},
+                                     "\x01"
+                                     "block"));
     }
     end_block();
     statement->body = body_until("endset");

@@ -1,4 +1,5 @@
-// Tokens to statements. The grammar is Jinja's; statements and filters that we do not have are refused by name and line.
+// Tokens to statements. The grammar is Jinja's; statements and filters that we do not have are
+// refused by name and line.
 #pragma once
 
 #include <string_view>
@@ -7,7 +8,8 @@
 
 namespace espalier::text::jinja {
 
-/// Throws Error(kInput) on a syntax error, Error(kUnsupported) on a statement, filter or test we do not have.
+/// Throws Error(kInput) on a syntax error, Error(kUnsupported) on a statement, filter or test we do
+/// not have.
 Body parse_template(std::string_view source);
 
 /// Whether the evaluator has a filter or a test of this name.

@@ -1,9 +1,9 @@
 // Python's string operations by character.
 #include "espalier/text/jinja_strings.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
+
+#include <utf8proc.h>
 
 #include "espalier/text/utf8_internal.h"
 
@@ -13,10 +13,13 @@ namespace {
 bool is_blank(char32_t code) { return is_whitespace(code) || (code >= 0x1C && code <= 0x1F); }
 
 bool is_line_end(char32_t code) {
-  return (code >= 0x0A && code <= 0x0D) || (code >= 0x1C && code <= 0x1E) || code == 0x85 || code == 0x2028 || code == 0x2029;
+  return (code >= 0x0A && code <= 0x0D) || (code >= 0x1C && code <= 0x1E) || code == 0x85 ||
+         code == 0x2028 || code == 0x2029;
 }
 
-std::size_t length_at(std::string_view text, std::size_t pos) { return utf8_length(static_cast<unsigned char>(text[pos])); }
+std::size_t length_at(std::string_view text, std::size_t pos) {
+  return utf8_length(static_cast<unsigned char>(text[pos]));
+}
 
 std::vector<MarkedText> split_blank(const MarkedText& text, std::int64_t limit, bool from_right) {
   std::vector<std::pair<std::size_t, std::size_t>> words;
@@ -52,10 +55,13 @@ std::vector<MarkedText> split_blank(const MarkedText& text, std::int64_t limit, 
 }  // namespace
 
 std::size_t count_characters(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
 }
 
-MarkedText strip_text(const MarkedText& text, std::string_view chars, bool blank, bool left, bool right) {
+MarkedText strip_text(const MarkedText& text, std::string_view chars, bool blank, bool left,
+                      bool right) {
   const std::string& bytes = text.bytes;
   const auto goes = [&](std::size_t pos) {
     if (blank) return is_blank(utf8_decode(bytes, pos));
@@ -76,13 +82,15 @@ MarkedText strip_text(const MarkedText& text, std::string_view chars, bool blank
   return text.slice(begin, end);
 }
 
-std::vector<MarkedText> split_text(const MarkedText& text, std::string_view separator, std::int64_t limit, bool from_right) {
+std::vector<MarkedText> split_text(const MarkedText& text, std::string_view separator,
+                                   std::int64_t limit, bool from_right) {
   if (separator.empty()) return split_blank(text, limit, from_right);
   std::vector<MarkedText> out;
   const std::string& bytes = text.bytes;
   if (!from_right) {
     std::size_t begin = 0;
-    for (std::size_t hit = bytes.find(separator); hit != std::string::npos && limit != 0; hit = bytes.find(separator, begin), --limit) {
+    for (std::size_t hit = bytes.find(separator); hit != std::string::npos && limit != 0;
+         hit = bytes.find(separator, begin), --limit) {
       out.push_back(text.slice(begin, hit));
       begin = hit + separator.size();
     }
@@ -122,7 +130,8 @@ std::vector<MarkedText> split_lines(const MarkedText& text) {
   return out;
 }
 
-MarkedText replace_text(const MarkedText& text, std::string_view from, const MarkedText& to, std::int64_t limit) {
+MarkedText replace_text(const MarkedText& text, std::string_view from, const MarkedText& to,
+                        std::int64_t limit) {
   MarkedText out;
   const std::string& bytes = text.bytes;
   std::size_t begin = 0;
@@ -135,7 +144,8 @@ MarkedText replace_text(const MarkedText& text, std::string_view from, const Mar
       --limit;
     }
   } else {
-    for (std::size_t hit = bytes.find(from); hit != std::string::npos && limit != 0; hit = bytes.find(from, begin), --limit) {
+    for (std::size_t hit = bytes.find(from); hit != std::string::npos && limit != 0;
+         hit = bytes.find(from, begin), --limit) {
       out.append(text.slice(begin, hit));
       out.append(to);
       begin = hit + from.size();
@@ -155,14 +165,19 @@ MarkedText change_case(const MarkedText& text, Case how) {
   for (std::size_t i = 0; i < bytes.size();) {
     while (mark < text.marks.size() && text.marks[mark].second <= i) ++mark;
     const bool marked = mark < text.marks.size() && text.marks[mark].first <= i;
-    const std::size_t stop = mark == text.marks.size() ? bytes.size() : marked ? text.marks[mark].second : text.marks[mark].first;
+    const std::size_t stop = mark == text.marks.size() ? bytes.size()
+                             : marked                  ? text.marks[mark].second
+                                                       : text.marks[mark].first;
     changed.clear();
     for (; i < stop && i < bytes.size(); i += length_at(bytes, i)) {
       const auto code = static_cast<utf8proc_int32_t>(utf8_decode(bytes, i));
-      const bool letter = utf8proc_category(code) >= UTF8PROC_CATEGORY_LU && utf8proc_category(code) <= UTF8PROC_CATEGORY_LT;
-      const bool upper = how == Case::kUpper || (how == Case::kTitle && word_start) || (how == Case::kCapital && i == 0);
+      const bool letter = utf8proc_category(code) >= UTF8PROC_CATEGORY_LU &&
+                          utf8proc_category(code) <= UTF8PROC_CATEGORY_LT;
+      const bool upper = how == Case::kUpper || (how == Case::kTitle && word_start) ||
+                         (how == Case::kCapital && i == 0);
       if (upper) {
-        utf8_append(changed, static_cast<char32_t>(how == Case::kUpper ? utf8proc_toupper(code) : utf8proc_totitle(code)));
+        utf8_append(changed, static_cast<char32_t>(how == Case::kUpper ? utf8proc_toupper(code)
+                                                                       : utf8proc_totitle(code)));
       } else {
         append_lowercase(changed, static_cast<char32_t>(code));
       }

@@ -13,7 +13,8 @@ namespace {
 
 /// A string literal as Python's repr() writes it, or as JSON does.
 MarkedText quoted(const MarkedText& text, bool json) {
-  const bool double_quotes = json || (text.bytes.find('\'') != std::string::npos && text.bytes.find('"') == std::string::npos);
+  const bool double_quotes = json || (text.bytes.find('\'') != std::string::npos &&
+                                      text.bytes.find('"') == std::string::npos);
   const char quote = double_quotes ? '"' : '\'';
   MarkedText out(std::string(1, quote));
   std::size_t begin = 0;
@@ -24,14 +25,22 @@ MarkedText quoted(const MarkedText& text, bool json) {
     const char c = text.bytes[i];
     const auto byte = static_cast<unsigned char>(c);
     std::string escaped;
-    if (c == '\\' || c == quote) escaped = std::string("\\") + c;
-    else if (c == '\n') escaped = "\\n";
-    else if (c == '\r') escaped = "\\r";
-    else if (c == '\t') escaped = "\\t";
-    else if (json && c == '\b') escaped = "\\b";
-    else if (json && c == '\f') escaped = "\\f";
-    else if (byte < 0x20 || (!json && byte == 0x7F)) escaped = json ? format("\\u{:04x}", byte) : format("\\x{:02x}", byte);
-    else continue;
+    if (c == '\\' || c == quote)
+      escaped = std::string("\\") + c;
+    else if (c == '\n')
+      escaped = "\\n";
+    else if (c == '\r')
+      escaped = "\\r";
+    else if (c == '\t')
+      escaped = "\\t";
+    else if (json && c == '\b')
+      escaped = "\\b";
+    else if (json && c == '\f')
+      escaped = "\\f";
+    else if (byte < 0x20 || (!json && byte == 0x7F))
+      escaped = json ? format("\\u{:04x}", byte) : format("\\x{:02x}", byte);
+    else
+      continue;
     flush(i);
     out.append(text.slice(i, i + 1).derived(escaped));
     begin = i + 1;
@@ -43,7 +52,8 @@ MarkedText quoted(const MarkedText& text, bool json) {
 
 MarkedText scalar(const Value& value, bool json) {
   if (value.is_none()) return json ? "null" : "None";
-  if (value.is_bool()) return value.integer() != 0 ? (json ? "true" : "True") : (json ? "false" : "False");
+  if (value.is_bool())
+    return value.integer() != 0 ? (json ? "true" : "True") : (json ? "false" : "False");
   if (value.is_int()) return format("{}", value.integer());
   if (value.is_float()) {
     if (json && std::isnan(value.real())) return "NaN";
@@ -55,7 +65,12 @@ MarkedText scalar(const Value& value, bool json) {
   return format("<{}>", value.type_name());
 }
 
-std::string line_break(int indent, int level) { return indent < 0 ? "" : "\n" + std::string(static_cast<std::size_t>(indent) * static_cast<std::size_t>(level), ' '); }
+std::string line_break(int indent, int level) {
+  return indent < 0
+             ? ""
+             : "\n" + std::string(
+                          static_cast<std::size_t>(indent) * static_cast<std::size_t>(level), ' ');
+}
 
 void json_into(MarkedText& out, const Value& value, int indent, bool sort_keys, int level) {
   const std::string separator = indent < 0 ? ", " : ",";
@@ -73,7 +88,9 @@ void json_into(MarkedText& out, const Value& value, int indent, bool sort_keys, 
   } else if (value.is_dict()) {
     auto entries = value.entries().entries;
     if (entries.empty()) return out.append("{}");
-    if (sort_keys) std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; });
+    if (sort_keys)
+      std::sort(entries.begin(), entries.end(),
+                [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; });
     out.append("{");
     for (std::size_t i = 0; i < entries.size(); ++i) {
       out.append((i > 0 ? separator : "") + line_break(indent, level + 1));
@@ -100,7 +117,8 @@ std::string float_text(double value) {
   }
   std::string out = buffer;
   const double size = std::fabs(value);
-  if (out.find('e') != std::string::npos && size >= 1e-4 && size < 1e16) {  // Python turns to exponents later than %g
+  if (out.find('e') != std::string::npos && size >= 1e-4 &&
+      size < 1e16) {  // Python turns to exponents later than %g
     std::snprintf(buffer, sizeof(buffer), "%.0f", value);
     out = buffer;
   }

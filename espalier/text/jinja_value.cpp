@@ -12,7 +12,9 @@ namespace {
 constexpr int kMaxDepth = 100;
 
 int checked_depth(int depth) {
-  if (depth > kMaxDepth) throw Error(ErrorKind::kInput, "chat template", format("values are nested deeper than {} levels", kMaxDepth));
+  if (depth > kMaxDepth)
+    throw Error(ErrorKind::kInput, "chat template",
+                format("values are nested deeper than {} levels", kMaxDepth));
   return depth;
 }
 
@@ -34,7 +36,9 @@ Value Value::dict(std::vector<std::pair<Value, Value>> entries) {
   for (auto& [key, value] : entries) {
     if (key.is_list() || key.is_dict()) type_error(format("a {} cannot be a key", key.type_name()));
     out.depth = std::max(out.depth, value.depth() + 1);
-    const auto known = std::find_if(out.entries.begin(), out.entries.end(), [&key = key](const auto& entry) { return equal(entry.first, key); });
+    const auto known =
+        std::find_if(out.entries.begin(), out.entries.end(),
+                     [&key = key](const auto& entry) { return equal(entry.first, key); });
     if (known != out.entries.end()) {
       known->second = std::move(value);
     } else {
@@ -93,17 +97,20 @@ std::string_view Value::type_name() const {
 bool equal(const Value& a, const Value& b) {
   if (a.is_undefined() || b.is_undefined()) return a.is_undefined() && b.is_undefined();
   if (a.is_none() || b.is_none()) return a.is_none() && b.is_none();
-  if (a.is_number() && b.is_number()) return a.is_float() || b.is_float() ? a.real() == b.real() : a.integer() == b.integer();
+  if (a.is_number() && b.is_number())
+    return a.is_float() || b.is_float() ? a.real() == b.real() : a.integer() == b.integer();
   if (a.is_text() && b.is_text()) return a.bytes() == b.bytes();
   if (a.is_list() && b.is_list()) {
     const List& x = a.items();
     const List& y = b.items();
-    return x.is_tuple == y.is_tuple && std::equal(x.items.begin(), x.items.end(), y.items.begin(), y.items.end(), equal);
+    return x.is_tuple == y.is_tuple &&
+           std::equal(x.items.begin(), x.items.end(), y.items.begin(), y.items.end(), equal);
   }
   if (a.is_dict() && b.is_dict()) {
     const Dict& x = a.entries();
     const Dict& y = b.entries();
-    return x.entries.size() == y.entries.size() && std::all_of(x.entries.begin(), x.entries.end(), [&](const auto& entry) {
+    return x.entries.size() == y.entries.size() &&
+           std::all_of(x.entries.begin(), x.entries.end(), [&](const auto& entry) {
              const Value* other = y.find(entry.first);
              return other != nullptr && equal(entry.second, *other);
            });
@@ -117,7 +124,8 @@ int compare(const Value& a, const Value& b) {
     if (a.is_float() || b.is_float()) return a.real() < b.real() ? -1 : a.real() > b.real() ? 1 : 0;
     return a.integer() < b.integer() ? -1 : a.integer() > b.integer() ? 1 : 0;
   }
-  if (a.is_text() && b.is_text()) return a.bytes().compare(b.bytes()) < 0 ? -1 : a.bytes() == b.bytes() ? 0 : 1;
+  if (a.is_text() && b.is_text())
+    return a.bytes().compare(b.bytes()) < 0 ? -1 : a.bytes() == b.bytes() ? 0 : 1;
   if (a.is_list() && b.is_list()) {
     const auto& x = a.items().items;
     const auto& y = b.items().items;
@@ -131,12 +139,14 @@ int compare(const Value& a, const Value& b) {
 
 bool contains(const Value& container, const Value& item) {
   if (container.is_text()) {
-    if (!item.is_text()) type_error(format("'in' wants a string on its left side, found {}", item.type_name()));
+    if (!item.is_text())
+      type_error(format("'in' wants a string on its left side, found {}", item.type_name()));
     return container.bytes().find(item.bytes()) != std::string::npos;
   }
   if (container.is_list()) {
     const auto& items = container.items().items;
-    return std::any_of(items.begin(), items.end(), [&](const Value& value) { return equal(value, item); });
+    return std::any_of(items.begin(), items.end(),
+                       [&](const Value& value) { return equal(value, item); });
   }
   if (container.is_dict()) return container.entries().find(item) != nullptr;
   if (container.is_undefined()) return false;

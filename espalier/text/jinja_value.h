@@ -23,13 +23,15 @@ struct List {
 };
 
 struct Dict {
-  std::vector<std::pair<Value, Value>> entries;  // in order of insertion; small, searched one by one
+  std::vector<std::pair<Value, Value>>
+      entries;  // in order of insertion; small, searched one by one
   int depth = 1;
   const Value* find(const Value& key) const;
   const Value* find(std::string_view key) const;
 };
 
-/// What `namespace()` makes: the only mutable value. Owned by the evaluator, because it may hold itself.
+/// What `namespace()` makes: the only mutable value. Owned by the evaluator, because it may hold
+/// itself.
 struct Namespace {
   std::vector<std::pair<std::string, Value>> members;
 };
@@ -79,15 +81,23 @@ class Value {
   bool is_dict() const { return std::holds_alternative<std::shared_ptr<const Dict>>(data_); }
   bool is_namespace() const { return std::holds_alternative<Namespace*>(data_); }
   bool is_loop() const { return std::holds_alternative<std::shared_ptr<const Loop>>(data_); }
-  bool is_callable() const { return std::holds_alternative<std::shared_ptr<const Callable>>(data_); }
+  bool is_callable() const {
+    return std::holds_alternative<std::shared_ptr<const Callable>>(data_);
+  }
 
   const Undefined& undefined() const { return std::get<Undefined>(data_); }
-  std::int64_t integer() const { return is_bool() ? std::get<bool>(data_) : std::get<std::int64_t>(data_); }
-  double real() const { return is_float() ? std::get<double>(data_) : static_cast<double>(integer()); }
+  std::int64_t integer() const {
+    return is_bool() ? std::get<bool>(data_) : std::get<std::int64_t>(data_);
+  }
+  double real() const {
+    return is_float() ? std::get<double>(data_) : static_cast<double>(integer());
+  }
   const MarkedText& text() const { return *std::get<std::shared_ptr<const MarkedText>>(data_); }
   const std::string& bytes() const { return text().bytes; }
   const List& items() const { return *std::get<std::shared_ptr<const List>>(data_); }
-  std::shared_ptr<const List> shared_items() const { return std::get<std::shared_ptr<const List>>(data_); }
+  std::shared_ptr<const List> shared_items() const {
+    return std::get<std::shared_ptr<const List>>(data_);
+  }
   const Dict& entries() const { return *std::get<std::shared_ptr<const Dict>>(data_); }
   Namespace* space() const { return std::get<Namespace*>(data_); }
   const Loop& loop() const { return *std::get<std::shared_ptr<const Loop>>(data_); }
@@ -100,8 +110,9 @@ class Value {
 
  private:
   struct None {};
-  std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const MarkedText>, std::shared_ptr<const List>,
-               std::shared_ptr<const Dict>, Namespace*, std::shared_ptr<const Loop>, std::shared_ptr<const Callable>>
+  std::variant<Undefined, None, bool, std::int64_t, double, std::shared_ptr<const MarkedText>,
+               std::shared_ptr<const List>, std::shared_ptr<const Dict>, Namespace*,
+               std::shared_ptr<const Loop>, std::shared_ptr<const Callable>>
       data_;
 };
 

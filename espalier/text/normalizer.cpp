@@ -1,9 +1,9 @@
 // Normalizer steps. Definitions are those of the `tokenizers` package.
 #include "espalier/text/normalizer.h"
 
-#include <utf8proc.h>
-
 #include <cstdlib>
+
+#include <utf8proc.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -17,7 +17,8 @@ namespace espalier::text {
 namespace {
 
 constexpr std::string_view kKnown =
-    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, BertNormalizer, ByteLevel, Nmt, Precompiled";
+    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, "
+    "BertNormalizer, ByteLevel, Nmt, Precompiled";
 constexpr std::uint64_t kMaxTextBytes = 1ull << 33;
 
 class Prepend : public NormalizerStep {
@@ -39,10 +40,12 @@ class ReplaceLiteral : public NormalizerStep {
     std::string out;
     out.reserve(text.size());
     std::size_t pos = 0;
-    for (std::size_t hit = text.find(from_); hit != std::string_view::npos; hit = text.find(from_, pos)) {
+    for (std::size_t hit = text.find(from_); hit != std::string_view::npos;
+         hit = text.find(from_, pos)) {
       out.append(text.substr(pos, hit - pos)).append(to_);
       pos = hit + from_.size();
-      if (out.size() > kMaxTextBytes) throw Error(ErrorKind::kResource, "normalizer", "the replaced text is larger than 8 GiB");
+      if (out.size() > kMaxTextBytes)
+        throw Error(ErrorKind::kResource, "normalizer", "the replaced text is larger than 8 GiB");
     }
     return out.append(text.substr(pos));
   }
@@ -61,7 +64,8 @@ class ReplaceRegex : public NormalizerStep {
     pattern_.for_each_match(text, [&](std::size_t begin, std::size_t end) {
       out.append(text.substr(pos, begin - pos)).append(to_);
       pos = end;
-      if (out.size() > kMaxTextBytes) throw Error(ErrorKind::kResource, "normalizer", "the replaced text is larger than 8 GiB");
+      if (out.size() > kMaxTextBytes)
+        throw Error(ErrorKind::kResource, "normalizer", "the replaced text is larger than 8 GiB");
     });
     return out.append(text.substr(pos));
   }
@@ -79,8 +83,11 @@ class UnicodeForm : public NormalizerStep {
     for (const char c : text) ascii &= static_cast<unsigned char>(c) < 0x80;
     if (ascii) return std::string(text);
     utf8proc_uint8_t* mapped = nullptr;
-    const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()), &mapped, options_);
-    if (size < 0) throw Error(ErrorKind::kResource, "normalizer", format("Unicode normalisation failed: {}", utf8proc_errmsg(size)));
+    const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                   static_cast<utf8proc_ssize_t>(text.size()), &mapped, options_);
+    if (size < 0)
+      throw Error(ErrorKind::kResource, "normalizer",
+                  format("Unicode normalisation failed: {}", utf8proc_errmsg(size)));
     std::string out(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(size));
     std::free(mapped);
     return out;
@@ -98,7 +105,8 @@ class CharacterMap : public NormalizerStep {
   std::string apply(std::string_view text) const override {
     std::string out;
     out.reserve(text.size());
-    for (std::size_t pos = 0; pos < text.size(); pos += utf8_length(static_cast<unsigned char>(text[pos]))) {
+    for (std::size_t pos = 0; pos < text.size();
+         pos += utf8_length(static_cast<unsigned char>(text[pos]))) {
       map_(out, utf8_decode(text, pos));
     }
     return out;
@@ -158,14 +166,17 @@ void space_cjk(std::string& out, char32_t code) {
 }
 
 void drop_nonspacing(std::string& out, char32_t code) {
-  if (utf8proc_category(static_cast<utf8proc_int32_t>(code)) != UTF8PROC_CATEGORY_MN) utf8_append(out, code);
+  if (utf8proc_category(static_cast<utf8proc_int32_t>(code)) != UTF8PROC_CATEGORY_MN)
+    utf8_append(out, code);
 }
 
 void nmt(std::string& out, char32_t code) {
-  const bool dropped = (code >= 1 && code <= 8) || code == 0x0B || (code >= 0x0E && code <= 0x1F) || code == 0x7F || code == 0x8F || code == 0x9F;
+  const bool dropped = (code >= 1 && code <= 8) || code == 0x0B || (code >= 0x0E && code <= 0x1F) ||
+                       code == 0x7F || code == 0x8F || code == 0x9F;
   if (dropped) return;
-  const bool space = code == 9 || code == 10 || code == 12 || code == 13 || code == 0x1680 || (code >= 0x200B && code <= 0x200F) ||
-                     code == 0x2028 || code == 0x2029 || code == 0x2581 || code == 0xFEFF || code == 0xFFFD;
+  const bool space = code == 9 || code == 10 || code == 12 || code == 13 || code == 0x1680 ||
+                     (code >= 0x200B && code <= 0x200F) || code == 0x2028 || code == 0x2029 ||
+                     code == 0x2581 || code == 0xFEFF || code == 0xFFFD;
   space ? out.push_back(' ') : utf8_append(out, code);
 }
 
@@ -183,7 +194,9 @@ void Normalizer::add(const Json& d, int depth) {
     throw Error(ErrorKind::kUnsupported, "tokenizer.json", "the normalizer has too many steps");
   }
   const std::string type = component_type(d, "normalizer");
-  const auto push = [&](auto step) { steps_.push_back(std::make_shared<decltype(step)>(std::move(step))); };
+  const auto push = [&](auto step) {
+    steps_.push_back(std::make_shared<decltype(step)>(std::move(step)));
+  };
   if (type == "Sequence") {
     for (const Json& part : sequence_member(d, "normalizers", "normalizer")) add(part, depth + 1);
   } else if (type == "Prepend") {
@@ -213,7 +226,8 @@ void Normalizer::add(const Json& d, int depth) {
   } else if (type == "ByteLevel") {
     push(ByteLetters());
   } else if (type == "Precompiled") {
-    push(Precompiled(PrecompiledCharsmap(base64_decode(required_string(d, "precompiled_charsmap", "Precompiled")))));
+    push(Precompiled(PrecompiledCharsmap(
+        base64_decode(required_string(d, "precompiled_charsmap", "Precompiled")))));
   } else if (type == "BertNormalizer") {
     const bool lower = bool_member(d, "lowercase", true);
     if (bool_member(d, "clean_text", true)) steps_.push_back(character_map(clean_bert));

@@ -1,9 +1,9 @@
 // PrecompiledCharsmap: a bounds-checked walk over the double array.
 #include "espalier/text/precompiled_charsmap.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
+
+#include <utf8proc.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -16,12 +16,13 @@ constexpr std::size_t kGraphemeLimit = 6;  // longer graphemes are looked up by 
 
 std::uint32_t read_u32(std::string_view bytes, std::size_t at) {
   std::uint32_t value = 0;
-  for (std::size_t i = 0; i < 4; ++i) value |= static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[at + i])) << (8 * i);
+  for (std::size_t i = 0; i < 4; ++i)
+    value |= static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[at + i])) << (8 * i);
   return value;
 }
 
-// Layout of a unit: bit 8 says that a value follows, bits 10 and up hold the offset to the children, shifted by 8 when
-// bit 9 is set; the low byte is the label, and bit 31 marks a value.
+// Layout of a unit: bit 8 says that a value follows, bits 10 and up hold the offset to the
+// children, shifted by 8 when bit 9 is set; the low byte is the label, and bit 31 marks a value.
 bool has_leaf(std::uint32_t unit) { return ((unit >> 8) & 1) != 0; }
 std::uint32_t label(std::uint32_t unit) { return unit & 0x800000FFu; }
 std::uint32_t offset(std::uint32_t unit) { return (unit >> 10) << ((unit & 0x200u) >> 6); }
@@ -29,10 +30,13 @@ std::uint32_t offset(std::uint32_t unit) { return (unit >> 10) << ((unit & 0x200
 }  // namespace
 
 PrecompiledCharsmap::PrecompiledCharsmap(std::string_view blob) {
-  if (blob.size() < 4) throw Error(ErrorKind::kInput, "precompiled_charsmap", format("{} bytes are too few", blob.size()));
+  if (blob.size() < 4)
+    throw Error(ErrorKind::kInput, "precompiled_charsmap",
+                format("{} bytes are too few", blob.size()));
   const std::uint32_t size = read_u32(blob, 0);
   if (size > blob.size() - 4 || size % 4 != 0 || size == 0) {
-    throw Error(ErrorKind::kInput, "precompiled_charsmap", format("its trie takes {} bytes of {}", size, blob.size() - 4));
+    throw Error(ErrorKind::kInput, "precompiled_charsmap",
+                format("its trie takes {} bytes of {}", size, blob.size() - 4));
   }
   trie_.reserve(size / 4);
   for (std::size_t at = 4; at < 4 + size; at += 4) trie_.push_back(read_u32(blob, at));
@@ -51,7 +55,8 @@ std::optional<std::string_view> PrecompiledCharsmap::find(std::string_view key) 
     if (node >= trie_.size()) return std::nullopt;
     const std::size_t start = trie_[node] & 0x7FFFFFFFu;
     if (start > replacements_.size()) return std::nullopt;
-    return std::string_view(replacements_).substr(start, std::min(replacements_.find('\0', start), replacements_.size()) - start);
+    return std::string_view(replacements_)
+        .substr(start, std::min(replacements_.find('\0', start), replacements_.size()) - start);
   }
   return std::nullopt;
 }

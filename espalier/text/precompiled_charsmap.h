@@ -1,5 +1,5 @@
-// The normaliser table of SentencePiece models ("Precompiled" in tokenizer.json): a double-array trie from characters to
-// replacement strings.
+// The normaliser table of SentencePiece models ("Precompiled" in tokenizer.json): a double-array
+// trie from characters to replacement strings.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,13 @@ namespace espalier::text {
 
 class PrecompiledCharsmap {
  public:
-  /// `blob`: 4 bytes trie size, the trie's 32-bit units, then NUL-terminated replacements. Throws Error(kInput).
+  /// `blob`: 4 bytes trie size, the trie's 32-bit units, then NUL-terminated replacements. Throws
+  /// Error(kInput).
   explicit PrecompiledCharsmap(std::string_view blob);
 
-  /// Grapheme by grapheme where the table has the (short) grapheme, else character by character; this is what the
-  /// `tokenizers` package does, and it differs from SentencePiece on some combining sequences.
+  /// Grapheme by grapheme where the table has the (short) grapheme, else character by character;
+  /// this is what the `tokenizers` package does, and it differs from SentencePiece on some
+  /// combining sequences.
   std::string apply(std::string_view text) const;
 
  private:

@@ -1,4 +1,5 @@
-// The protobuf wire format, read only, as far as SentencePiece model files need it. No schema, no allocation.
+// The protobuf wire format, read only, as far as SentencePiece model files need it. No schema, no
+// allocation.
 #pragma once
 
 #include <bit>
@@ -13,7 +14,8 @@ namespace espalier::text {
 /// Walks the fields of one message.
 class ProtobufReader {
  public:
-  ProtobufReader(std::string_view bytes, std::string_view source) : bytes_(bytes), source_(source) {}
+  ProtobufReader(std::string_view bytes, std::string_view source)
+      : bytes_(bytes), source_(source) {}
 
   /// Moves to the next field; false at the end. Throws Error(kInput) on a malformed message.
   bool next() {
@@ -22,9 +24,15 @@ class ProtobufReader {
     field_ = static_cast<std::uint32_t>(key >> 3);
     wire_ = static_cast<std::uint32_t>(key & 7);
     switch (wire_) {
-      case 0: number_ = varint(); break;
-      case 1: number_ = fixed(8); break;
-      case 5: number_ = fixed(4); break;
+      case 0:
+        number_ = varint();
+        break;
+      case 1:
+        number_ = fixed(8);
+        break;
+      case 5:
+        number_ = fixed(4);
+        break;
       case 2: {
         const std::uint64_t size = varint();
         if (size > bytes_.size() - pos_) fail("a field is longer than the file");
@@ -32,7 +40,8 @@ class ProtobufReader {
         pos_ += size;
         break;
       }
-      default: fail("an unknown wire type");
+      default:
+        fail("an unknown wire type");
     }
     if (field_ == 0) fail("a field numbered 0");
     return true;
@@ -47,7 +56,8 @@ class ProtobufReader {
 
  private:
   [[noreturn]] void fail(std::string_view what) const {
-    throw Error(ErrorKind::kInput, source_, format("not a SentencePiece model: {} at byte {}", what, pos_));
+    throw Error(ErrorKind::kInput, source_,
+                format("not a SentencePiece model: {} at byte {}", what, pos_));
   }
   void need(std::uint32_t wire) const {
     if (wire_ != wire) fail(format("field {} has wire type {}, expected {}", field_, wire_, wire));
@@ -65,7 +75,8 @@ class ProtobufReader {
   std::uint64_t fixed(std::size_t size) {
     if (size > bytes_.size() - pos_) fail("the file ends inside a number");
     std::uint64_t value = 0;
-    for (std::size_t i = 0; i < size; ++i) value |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes_[pos_ + i])) << (8 * i);
+    for (std::size_t i = 0; i < size; ++i)
+      value |= static_cast<std::uint64_t>(static_cast<unsigned char>(bytes_[pos_ + i])) << (8 * i);
     pos_ += size;
     return value;
   }

@@ -1,13 +1,14 @@
 // Regex: compilation with JIT and bounded matching on per-thread scratch memory.
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include "espalier/text/regex.h"
 
 #include <algorithm>
 #include <cctype>
 
+#include <pcre2.h>
+
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/regex.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {
@@ -51,7 +52,9 @@ Scratch& scratch() {
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[160];
   const int length = pcre2_get_error_message(code, buffer, sizeof(buffer));
-  return length > 0 ? std::string(reinterpret_cast<const char*>(buffer), static_cast<std::size_t>(length)) : format("code {}", code);
+  return length > 0
+             ? std::string(reinterpret_cast<const char*>(buffer), static_cast<std::size_t>(length))
+             : format("code {}", code);
 }
 
 }  // namespace
@@ -85,20 +88,24 @@ Regex Regex::literal(std::string_view text) {
 
 void Regex::compile(const std::string& pcre_pattern) {
   if (pcre_pattern.size() > kMaxPattern) {
-    throw Error(ErrorKind::kUnsupported, "regular expression", format("a pattern of {} bytes is longer than {}", pcre_pattern.size(), kMaxPattern));
+    throw Error(
+        ErrorKind::kUnsupported, "regular expression",
+        format("a pattern of {} bytes is longer than {}", pcre_pattern.size(), kMaxPattern));
   }
-  std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(pcre2_compile_context_create(nullptr),
-                                                                                      &pcre2_compile_context_free);
+  std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(
+      pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_parens_nest_limit(context.get(), 100);
   int error = 0;
   PCRE2_SIZE offset = 0;
   auto code = std::make_shared<Code>();
   code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pcre_pattern.data()), pcre_pattern.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                             &error, &offset, context.get());
   if (code->code == nullptr) {
     throw Error(ErrorKind::kInput, "regular expression",
-                format("\"{}\" does not compile at byte {}: {}", to_valid_utf8(pattern_), offset, error_text(error)));
+                format("\"{}\" does not compile at byte {}: {}", to_valid_utf8(pattern_), offset,
+                       error_text(error)));
   }
   code->jit = pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE) == 0;
   code_ = std::move(code);
@@ -107,17 +114,21 @@ void Regex::compile(const std::string& pcre_pattern) {
 bool Regex::next(std::string_view subject, Scan& scan) const {
   Scratch& own = scratch();
   const std::uint64_t limit = kBaseSteps + kStepsPerByte * subject.size();
-  pcre2_set_match_limit(own.context, static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, 0xFFFFFFFFu)));
+  pcre2_set_match_limit(own.context,
+                        static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, 0xFFFFFFFFu)));
   const auto* text = reinterpret_cast<PCRE2_SPTR>(subject.data());
   while (scan.resume <= subject.size()) {
-    int status = pcre2_match(code_->code, text, subject.size(), scan.resume, PCRE2_NO_UTF_CHECK, own.data, own.context);
+    int status = pcre2_match(code_->code, text, subject.size(), scan.resume, PCRE2_NO_UTF_CHECK,
+                             own.data, own.context);
     if (status == PCRE2_ERROR_JIT_STACKLIMIT) {
-      status = pcre2_match(code_->code, text, subject.size(), scan.resume, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, own.data, own.context);
+      status = pcre2_match(code_->code, text, subject.size(), scan.resume,
+                           PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, own.data, own.context);
     }
     if (status == PCRE2_ERROR_NOMATCH) return false;
     if (status < 0) {
       throw Error(ErrorKind::kUnsupported, "regular expression",
-                  format("\"{}\" gave up on a text of {} bytes: {}", to_valid_utf8(pattern_), subject.size(), error_text(status)))
+                  format("\"{}\" gave up on a text of {} bytes: {}", to_valid_utf8(pattern_),
+                         subject.size(), error_text(status)))
           .hint("split the text into lines, or use a tokenizer with a simpler pre-tokenizer");
     }
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(own.data);

@@ -1,6 +1,7 @@
-// Regular expressions of tokenizer files, run by PCRE2 but read as the `tokenizers` package reads them (Oniguruma, Ruby
-// syntax): see regex_dialect.cpp for what is translated and what is refused.
-// A pattern is hostile input: matching is bounded, and what exceeds the bound is an Error, never a hang.
+// Regular expressions of tokenizer files, run by PCRE2 but read as the `tokenizers` package reads
+// them (Oniguruma, Ruby syntax): see regex_dialect.cpp for what is translated and what is refused.
+// A pattern is hostile input: matching is bounded, and what exceeds the bound is an Error, never a
+// hang.
 #pragma once
 
 #include <cstddef>
@@ -11,18 +12,21 @@
 
 namespace espalier::text {
 
-/// The same pattern in PCRE2's syntax. Throws Error(kUnsupported) naming a construct that has no counterpart.
+/// The same pattern in PCRE2's syntax. Throws Error(kUnsupported) naming a construct that has no
+/// counterpart.
 std::string to_pcre2_dialect(std::string_view pattern);
 
 class Regex {
  public:
-  /// Throws Error(kInput) when the pattern does not compile, Error(kUnsupported) for constructs we do not translate.
+  /// Throws Error(kInput) when the pattern does not compile, Error(kUnsupported) for constructs we
+  /// do not translate.
   explicit Regex(std::string_view pattern);
   /// Matches `text` literally.
   static Regex literal(std::string_view text);
 
-  /// Calls found(begin, end) for each match in order. Empty matches are reported too, except directly after a match.
-  /// `subject` must be valid UTF-8. Thread-safe. Throws Error(kUnsupported) when the match limit is hit.
+  /// Calls found(begin, end) for each match in order. Empty matches are reported too, except
+  /// directly after a match. `subject` must be valid UTF-8. Thread-safe. Throws Error(kUnsupported)
+  /// when the match limit is hit.
   template <class Found>
   void for_each_match(std::string_view subject, Found&& found) const {
     Scan scan;

@@ -13,7 +13,9 @@ SplitBehaviour parse_split_behaviour(std::string_view name) {
   if (name == "MergedWithNext") return SplitBehaviour::kMergedWithNext;
   if (name == "Contiguous") return SplitBehaviour::kContiguous;
   throw Error(ErrorKind::kInput, "tokenizer.json",
-              format("the split behavior is \"{}\", expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous", name));
+              format("the split behavior is \"{}\", expected Removed, Isolated, "
+                     "MergedWithPrevious, MergedWithNext or Contiguous",
+                     name));
 }
 
 void Splitter::emit(std::size_t begin, std::size_t end) {

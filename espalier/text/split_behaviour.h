@@ -1,4 +1,5 @@
-// What becomes of the delimiters when a pre-tokenizer cuts a piece: removed, kept apart, or joined to a neighbour.
+// What becomes of the delimiters when a pre-tokenizer cuts a piece: removed, kept apart, or joined
+// to a neighbour.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,19 @@
 
 namespace espalier::text {
 
-enum class SplitBehaviour : std::uint8_t { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
+enum class SplitBehaviour : std::uint8_t {
+  kRemoved,
+  kIsolated,
+  kMergedWithPrevious,
+  kMergedWithNext,
+  kContiguous
+};
 
 /// From "Isolated" and so on. Throws Error(kInput).
 SplitBehaviour parse_split_behaviour(std::string_view name);
 
-/// Receives the matches of one piece in order, hands its parts to the sink. Empty parts are dropped.
+/// Receives the matches of one piece in order, hands its parts to the sink. Empty parts are
+/// dropped.
 class Splitter {
  public:
   Splitter(const Piece& piece, SplitBehaviour behaviour, bool invert, const PieceSink& sink)

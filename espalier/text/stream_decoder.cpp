@@ -13,7 +13,8 @@ struct StreamDecoder::State {
 };
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)
-    : state_(new State{tokenizer.impl_, skip_special_tokens, text::Decoder::Run(tokenizer.impl_->decoder)}) {}
+    : state_(new State{tokenizer.impl_, skip_special_tokens,
+                       text::Decoder::Run(tokenizer.impl_->decoder)}) {}
 StreamDecoder::~StreamDecoder() = default;
 StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
@@ -21,7 +22,8 @@ StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 std::string StreamDecoder::push(TokenId id) {
   const Tokenizer::Impl& impl = *state_->impl;
   if (id < 0 || id >= impl.vocab_size) {
-    throw Error(ErrorKind::kInput, "token id", format("{} is outside the vocabulary of {} tokens", id, impl.vocab_size));
+    throw Error(ErrorKind::kInput, "token id",
+                format("{} is outside the vocabulary of {} tokens", id, impl.vocab_size));
   }
   const std::string_view token = impl.decoder_input(id);
   if (token.empty() || (state_->skip_special && impl.added.is_special(id))) return {};

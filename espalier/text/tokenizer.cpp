@@ -1,4 +1,5 @@
-// Tokenizer: the pipeline added tokens -> normalizer -> pre-tokenizer -> model, with a cache of words.
+// Tokenizer: the pipeline added tokens -> normalizer -> pre-tokenizer -> model, with a cache of
+// words.
 #include "espalier/text/tokenizer.h"
 
 #include "espalier/base/error.h"
@@ -36,7 +37,9 @@ class WordEncoder {
   }
 
  private:
-  void encode_spelled(std::string_view word) { impl_.bpe ? impl_.bpe->encode(word, out_) : impl_.unigram->encode(word, out_); }
+  void encode_spelled(std::string_view word) {
+    impl_.bpe ? impl_.bpe->encode(word, out_) : impl_.unigram->encode(word, out_);
+  }
 
   const Tokenizer::Impl& impl_;
   std::vector<TokenId>& out_;
@@ -45,11 +48,13 @@ class WordEncoder {
 
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
-/// Cuts in front of every "▁" that follows another character; only where Bpe::splits_at_metaspace() says that no id
-/// changes. SentencePiece texts come as one word otherwise, and nothing could be cached.
+/// Cuts in front of every "▁" that follows another character; only where Bpe::splits_at_metaspace()
+/// says that no id changes. SentencePiece texts come as one word otherwise, and nothing could be
+/// cached.
 void encode_metaspace_words(std::string_view word, WordEncoder& encode) {
   std::size_t begin = 0;
-  for (std::size_t hit = word.find(kMetaspace, 1); hit != std::string_view::npos; hit = word.find(kMetaspace, hit + kMetaspace.size())) {
+  for (std::size_t hit = word.find(kMetaspace, 1); hit != std::string_view::npos;
+       hit = word.find(kMetaspace, hit + kMetaspace.size())) {
     if (word.substr(0, hit).ends_with(kMetaspace)) continue;
     encode(word.substr(begin, hit - begin));
     begin = hit;
@@ -57,19 +62,22 @@ void encode_metaspace_words(std::string_view word, WordEncoder& encode) {
   encode(word.substr(begin));
 }
 
-void encode_into(const Tokenizer::Impl& impl, std::string_view text, const text::SpecialTokenRule& rule, std::vector<TokenId>& out) {
+void encode_into(const Tokenizer::Impl& impl, std::string_view text,
+                 const text::SpecialTokenRule& rule, std::vector<TokenId>& out) {
   WordEncoder encode_word(impl, text.size(), out);
-  const bool cut = impl.bpe && impl.bpe->splits_at_metaspace() && !impl.pre_tokenizer.spells_bytes();
+  const bool cut =
+      impl.bpe && impl.bpe->splits_at_metaspace() && !impl.pre_tokenizer.spells_bytes();
   const text::PieceSink sink = [&](const text::Piece& piece) {
     cut ? encode_metaspace_words(piece.text, encode_word) : encode_word(piece.text);
   };
-  impl.added.split(text, impl.normalizer, rule, [&](std::string_view part, TokenId id, bool at_start) {
-    if (id >= 0) {
-      out.push_back(id);
-    } else {
-      impl.pre_tokenizer.split({part, at_start}, sink);
-    }
-  });
+  impl.added.split(text, impl.normalizer, rule,
+                   [&](std::string_view part, TokenId id, bool at_start) {
+                     if (id >= 0) {
+                       out.push_back(id);
+                     } else {
+                       impl.pre_tokenizer.split({part, at_start}, sink);
+                     }
+                   });
 }
 
 }  // namespace
@@ -85,7 +93,8 @@ Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string_view
 
 Tokenizer Tokenizer::from_sentencepiece(const std::filesystem::path& model_file) {
   text::TokenizerContext context;
-  auto description = text::read_sentencepiece(read_file(model_file, 1ull << 30), model_file.string(), context);
+  auto description =
+      text::read_sentencepiece(read_file(model_file, 1ull << 30), model_file.string(), context);
   return Tokenizer(text::make_tokenizer(std::move(description), std::move(context)));
 }
 
@@ -105,7 +114,8 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   } else if (std::filesystem::is_regular_file(model)) {
     description = text::read_sentencepiece(read_file(model, 1ull << 30), model.string(), context);
   } else {
-    throw Error(ErrorKind::kInput, folder.string(), "no tokenizer.json and no tokenizer.model in this folder")
+    throw Error(ErrorKind::kInput, folder.string(),
+                "no tokenizer.json and no tokenizer.model in this folder")
         .hint("copy the tokenizer files of the original model into it");
   }
   text::read_tokenizer_config(folder, description, context);
@@ -116,7 +126,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder_or_gguf) {
   // A folder that holds only a tokenizer is no model, but all that is needed here.
   if (std::filesystem::is_directory(folder_or_gguf)) return from_folder(folder_or_gguf);
   const ModelLocation location = locate_model(folder_or_gguf.string());
-  return location.kind == ModelLocation::Kind::kGguf ? from_gguf(GgufFile::open(location.path)) : from_folder(location.path);
+  return location.kind == ModelLocation::Kind::kGguf ? from_gguf(GgufFile::open(location.path))
+                                                     : from_folder(location.path);
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
@@ -129,11 +140,13 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOption
     text = repaired;
   }
   encode_into(*impl_, text, {.recognise = options.special_in_text}, out);
-  if (options.add_special_tokens) out.insert(out.end(), impl_->surroundings.after.begin(), impl_->surroundings.after.end());
+  if (options.add_special_tokens)
+    out.insert(out.end(), impl_->surroundings.after.begin(), impl_->surroundings.after.end());
   return out;
 }
 
-std::vector<TokenId> text::encode_marked(const Tokenizer::Impl& impl, std::string_view text, const Marks& marks) {
+std::vector<TokenId> text::encode_marked(const Tokenizer::Impl& impl, std::string_view text,
+                                         const Marks& marks) {
   std::vector<TokenId> out;
   encode_into(impl, text, {.recognise = true, .marks = &marks}, out);
   return out;
@@ -144,7 +157,8 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
   std::string out;
   for (const TokenId id : ids) {
     if (id < 0 || id >= impl_->vocab_size) {
-      throw Error(ErrorKind::kInput, "token id", format("{} is outside the vocabulary of {} tokens", id, impl_->vocab_size));
+      throw Error(ErrorKind::kInput, "token id",
+                  format("{} is outside the vocabulary of {} tokens", id, impl_->vocab_size));
     }
     const std::string_view token = impl_->decoder_input(id);
     if (token.empty() || (skip_special_tokens && impl_->added.is_special(id))) continue;
@@ -154,7 +168,9 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special_to
 }
 
 std::int64_t Tokenizer::vocab_size() const { return impl_->vocab_size; }
-std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const { return impl_->find(token); }
+std::optional<TokenId> Tokenizer::token_to_id(std::string_view token) const {
+  return impl_->find(token);
+}
 std::string_view Tokenizer::id_to_token(TokenId id) const { return impl_->spelling(id); }
 bool Tokenizer::is_special(TokenId id) const { return impl_->added.is_special(id); }
 std::optional<TokenId> Tokenizer::bos() const { return impl_->bos; }

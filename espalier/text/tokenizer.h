@@ -1,5 +1,6 @@
-// Text <-> token ids: byte-level BPE, SentencePiece-style BPE and unigram, from tokenizer.json, tokenizer.model or
-// GGUF metadata. Ids equal those of the `tokenizers` package / transformers' fast tokenizers.
+// Text <-> token ids: byte-level BPE, SentencePiece-style BPE and unigram, from tokenizer.json,
+// tokenizer.model or GGUF metadata. Ids equal those of the `tokenizers` package / transformers'
+// fast tokenizers.
 #pragma once
 
 #include <cstdint>
@@ -17,23 +18,29 @@ class GgufFile;
 
 using TokenId = std::int32_t;
 
-enum class AddBos : std::uint8_t { kAuto, kOn, kOff };  // kAuto: what the tokenizer's own settings say
+enum class AddBos : std::uint8_t {
+  kAuto,
+  kOn,
+  kOff
+};  // kAuto: what the tokenizer's own settings say
 
 struct EncodeOptions {
   /// Adds what the post-processor adds (BOS, EOS, template) when true; nothing when false.
   bool add_special_tokens = false;
-  /// Special tokens written in the text ("<|im_end|>") become their ids, as in transformers; false takes them as letters.
+  /// Special tokens written in the text ("<|im_end|>") become their ids, as in transformers; false
+  /// takes them as letters.
   bool special_in_text = true;
 };
 
 /// Immutable and thread-safe after construction.
 class Tokenizer {
  public:
-  /// From a model folder: tokenizer.json, else tokenizer.model (SentencePiece); tokenizer_config.json and
-  /// special_tokens_map.json for BOS/EOS. Throws Error(kInput) on a broken file, Error(kUnsupported) naming the
-  /// component we do not have.
+  /// From a model folder: tokenizer.json, else tokenizer.model (SentencePiece);
+  /// tokenizer_config.json and special_tokens_map.json for BOS/EOS. Throws Error(kInput) on a
+  /// broken file, Error(kUnsupported) naming the component we do not have.
   static Tokenizer from_folder(const std::filesystem::path& folder);
-  static Tokenizer from_json(std::string_view tokenizer_json, std::string_view source = "tokenizer.json");
+  static Tokenizer from_json(std::string_view tokenizer_json,
+                             std::string_view source = "tokenizer.json");
   static Tokenizer from_sentencepiece(const std::filesystem::path& model_file);
   static Tokenizer from_gguf(const GgufFile& file);
   /// `model` located by io/hf_folder.h: folder or GGUF.
@@ -43,8 +50,8 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// Any bytes are accepted; invalid UTF-8 is treated as the `tokenizers` package does after replacement by U+FFFD.
-  /// Cost O(n log n); a multi-megabyte text is fine in one call.
+  /// Any bytes are accepted; invalid UTF-8 is treated as the `tokenizers` package does after
+  /// replacement by U+FFFD. Cost O(n log n); a multi-megabyte text is fine in one call.
   std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options = {}) const;
   /// Exact inverse for byte-level models. Ids out of range throw Error(kInput).
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens = false) const;
@@ -75,8 +82,9 @@ class Tokenizer {
   friend class StreamDecoder;
 };
 
-/// Turns a stream of ids into text pieces; the pieces joined equal decode() of all ids. Holds back bytes of an
-/// unfinished UTF-8 sequence, and of SentencePiece byte tokens the whole run (its validity decides how it is shown).
+/// Turns a stream of ids into text pieces; the pieces joined equal decode() of all ids. Holds back
+/// bytes of an unfinished UTF-8 sequence, and of SentencePiece byte tokens the whole run (its
+/// validity decides how it is shown).
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = true);

@@ -1,4 +1,5 @@
-// From a TokenizerDescription to a running tokenizer: ids of added tokens, special ids, what surrounds a text.
+// From a TokenizerDescription to a running tokenizer: ids of added tokens, special ids, what
+// surrounds a text.
 #include <algorithm>
 #include <functional>
 
@@ -28,17 +29,21 @@ std::string_view Tokenizer::Impl::decoder_input(TokenId id) const {
 namespace text {
 namespace {
 
-constexpr std::string_view kKnownProcessors = "Sequence, TemplateProcessing, ByteLevel, RobertaProcessing, BertProcessing";
+constexpr std::string_view kKnownProcessors =
+    "Sequence, TemplateProcessing, ByteLevel, RobertaProcessing, BertProcessing";
 
 /// The ids behind a special token of a template: special_tokens[name].ids.
 std::vector<TokenId> template_ids(const Json& processor, const std::string& name) {
   const auto table = processor.find("special_tokens");
   if (table == processor.end() || !table->is_object() || !table->contains(name)) {
-    throw Error(ErrorKind::kInput, "tokenizer.json", format("the template uses \"{}\", which its special_tokens do not list", name));
+    throw Error(ErrorKind::kInput, "tokenizer.json",
+                format("the template uses \"{}\", which its special_tokens do not list", name));
   }
   std::vector<TokenId> ids;
   for (const Json& id : sequence_member((*table)[name], "ids", "template")) {
-    if (!id.is_number_integer()) throw Error(ErrorKind::kInput, "tokenizer.json", format("an id of \"{}\" is not an integer", name));
+    if (!id.is_number_integer())
+      throw Error(ErrorKind::kInput, "tokenizer.json",
+                  format("an id of \"{}\" is not an integer", name));
     ids.push_back(id.get<TokenId>());
   }
   return ids;
@@ -49,17 +54,21 @@ void read_template(const Json& processor, Surroundings& around) {
   bool seen_text = false;
   for (const Json& part : sequence_member(processor, "single", "template")) {
     if (part.is_object() && part.contains("Sequence")) {
-      if (seen_text) throw Error(ErrorKind::kUnsupported, "tokenizer.json", "the template repeats the text");
+      if (seen_text)
+        throw Error(ErrorKind::kUnsupported, "tokenizer.json", "the template repeats the text");
       seen_text = true;
     } else if (part.is_object() && part.contains("SpecialToken")) {
-      const auto ids = template_ids(processor, required_string(part["SpecialToken"], "id", "a template's SpecialToken"));
+      const auto ids = template_ids(
+          processor, required_string(part["SpecialToken"], "id", "a template's SpecialToken"));
       auto& side = seen_text ? after : before;
       side.insert(side.end(), ids.begin(), ids.end());
     } else {
-      throw Error(ErrorKind::kInput, "tokenizer.json", "a template part is neither Sequence nor SpecialToken");
+      throw Error(ErrorKind::kInput, "tokenizer.json",
+                  "a template part is neither Sequence nor SpecialToken");
     }
   }
-  if (!seen_text) throw Error(ErrorKind::kInput, "tokenizer.json", "the template leaves out the text");
+  if (!seen_text)
+    throw Error(ErrorKind::kInput, "tokenizer.json", "the template leaves out the text");
   around.before.insert(around.before.begin(), before.begin(), before.end());
   around.after.insert(around.after.end(), after.begin(), after.end());
 }
@@ -67,17 +76,22 @@ void read_template(const Json& processor, Surroundings& around) {
 /// ["</s>", 2]
 TokenId token_pair_id(const Json& processor, const char* key) {
   const auto pair = processor.find(key);
-  if (pair == processor.end() || !pair->is_array() || pair->size() != 2 || !(*pair)[1].is_number_integer()) {
-    throw Error(ErrorKind::kInput, "tokenizer.json", format("\"{}\" of the post-processor is not a [token, id] pair", key));
+  if (pair == processor.end() || !pair->is_array() || pair->size() != 2 ||
+      !(*pair)[1].is_number_integer()) {
+    throw Error(ErrorKind::kInput, "tokenizer.json",
+                format("\"{}\" of the post-processor is not a [token, id] pair", key));
   }
   return (*pair)[1].get<TokenId>();
 }
 
 void add_processor(const Json& d, int depth, Surroundings& around) {
-  if (depth > kMaxComponentDepth) throw Error(ErrorKind::kUnsupported, "tokenizer.json", "the post-processor is nested too deeply");
+  if (depth > kMaxComponentDepth)
+    throw Error(ErrorKind::kUnsupported, "tokenizer.json",
+                "the post-processor is nested too deeply");
   const std::string type = component_type(d, "post-processor");
   if (type == "Sequence") {
-    for (const Json& part : sequence_member(d, "processors", "post-processor")) add_processor(part, depth + 1, around);
+    for (const Json& part : sequence_member(d, "processors", "post-processor"))
+      add_processor(part, depth + 1, around);
   } else if (type == "TemplateProcessing") {
     read_template(d, around);
   } else if (type == "RobertaProcessing" || type == "BertProcessing") {
@@ -88,8 +102,8 @@ void add_processor(const Json& d, int depth, Surroundings& around) {
   }
 }
 
-/// Ids as the `tokenizers` package gives them: a token that the model knows keeps its id, others follow the vocabulary.
-/// The ids written in the file are not looked at, there and here.
+/// Ids as the `tokenizers` package gives them: a token that the model knows keeps its id, others
+/// follow the vocabulary. The ids written in the file are not looked at, there and here.
 void assign_ids(TokenizerDescription& d) {
   const auto base = static_cast<TokenId>(d.vocabulary.distinct());
   TokenId highest = -1;
@@ -107,17 +121,20 @@ void assign_ids(TokenizerDescription& d) {
   }
 }
 
-/// Adds `name` as a special token unless it is one, as transformers does for the tokens its config names.
+/// Adds `name` as a special token unless it is one, as transformers does for the tokens its config
+/// names.
 void add_named(TokenizerDescription& d, const std::optional<std::string>& name) {
   if (!name || name->empty()) return;
-  const bool known = std::any_of(d.added.begin(), d.added.end(), [&](const AddedToken& token) { return token.content == *name; });
+  const bool known = std::any_of(d.added.begin(), d.added.end(),
+                                 [&](const AddedToken& token) { return token.content == *name; });
   if (!known) d.added.push_back({.content = *name, .special = true, .normalized = false});
 }
 
 void check_ids(const std::vector<TokenId>& ids, std::int64_t vocab_size) {
   for (const TokenId id : ids) {
     if (id < 0 || id >= vocab_size) {
-      throw Error(ErrorKind::kInput, "tokenizer.json", format("the post-processor adds id {}, but there are {} tokens", id, vocab_size));
+      throw Error(ErrorKind::kInput, "tokenizer.json",
+                  format("the post-processor adds id {}, but there are {} tokens", id, vocab_size));
     }
   }
 }
@@ -130,9 +147,12 @@ Surroundings read_post_processor(const Json& description) {
   return around;
 }
 
-std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription description, TokenizerContext context) {
+std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription description,
+                                                      TokenizerContext context) {
   auto impl = std::make_shared<Tokenizer::Impl>();
-  for (const auto* name : {&context.bos_token, &context.eos_token, &context.unk_token, &context.pad_token}) add_named(description, *name);
+  for (const auto* name :
+       {&context.bos_token, &context.eos_token, &context.unk_token, &context.pad_token})
+    add_named(description, *name);
   assign_ids(description);
   impl->description = std::move(description);
   TokenizerDescription& d = impl->description;
@@ -141,7 +161,8 @@ std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription descr
   impl->decoder = Decoder(d.decoder);
   impl->added = AddedTokens(d.added, impl->normalizer);
   impl->vocab_size = static_cast<std::int64_t>(d.vocabulary.size());
-  for (const AddedToken& token : d.added) impl->vocab_size = std::max<std::int64_t>(impl->vocab_size, token.id + 1);
+  for (const AddedToken& token : d.added)
+    impl->vocab_size = std::max<std::int64_t>(impl->vocab_size, token.id + 1);
   if (d.model == TokenizerDescription::Model::kBpe) {
     impl->bpe.emplace(d.vocabulary, std::move(d.merges), d.bpe);
     d.merges.clear();
@@ -152,7 +173,9 @@ std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription descr
   impl->surroundings = read_post_processor(d.post_processor);
   check_ids(impl->surroundings.before, impl->vocab_size);
   check_ids(impl->surroundings.after, impl->vocab_size);
-  const auto look_up = [&](const std::optional<std::string>& token) { return token ? impl->find(*token) : std::nullopt; };
+  const auto look_up = [&](const std::optional<std::string>& token) {
+    return token ? impl->find(*token) : std::nullopt;
+  };
   impl->bos = look_up(context.bos_token);
   impl->eos = look_up(context.eos_token);
   impl->pad = look_up(context.pad_token);
@@ -164,7 +187,8 @@ std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription descr
     if (context.add_bos.value_or(false) && impl->bos) impl->surroundings.before = {*impl->bos};
     if (context.add_eos.value_or(false) && impl->eos) impl->surroundings.after = {*impl->eos};
   }
-  if (!impl->bos && !context.bos_token && !impl->surroundings.before.empty()) impl->bos = impl->surroundings.before.front();
+  if (!impl->bos && !context.bos_token && !impl->surroundings.before.empty())
+    impl->bos = impl->surroundings.before.front();
   impl->chat_template = std::move(context.chat_template);
   return impl;
 }

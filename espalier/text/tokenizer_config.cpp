@@ -1,5 +1,5 @@
-// tokenizer_config.json, special_tokens_map.json and chat template files: which tokens are BOS, EOS, ..., and whether
-// they are put around a text.
+// tokenizer_config.json, special_tokens_map.json and chat template files: which tokens are BOS,
+// EOS, ..., and whether they are put around a text.
 #include <map>
 
 #include "espalier/base/error.h"
@@ -19,7 +19,8 @@ std::optional<std::string> token_text(const Json& object, const char* key) {
   if (found == object.end() || found->is_null()) return std::nullopt;
   if (found->is_string()) return found->get<std::string>();
   if (found->is_object()) return string_member(*found, "content", {});
-  throw Error(ErrorKind::kInput, "tokenizer_config.json", format("\"{}\" is {}, expected a string or an object", key, found->type_name()));
+  throw Error(ErrorKind::kInput, "tokenizer_config.json",
+              format("\"{}\" is {}, expected a string or an object", key, found->type_name()));
 }
 
 void read_names(const Json& config, TokenizerContext& context) {
@@ -48,7 +49,8 @@ std::optional<std::string> template_of(const Json& config) {
   return first;
 }
 
-/// added_tokens_decoder: {"151643": {"content": ..., "special": ...}}: tokens that tokenizer.json may lack.
+/// added_tokens_decoder: {"151643": {"content": ..., "special": ...}}: tokens that tokenizer.json
+/// may lack.
 void add_decoder_tokens(const Json& config, TokenizerDescription& d) {
   const auto table = config.find("added_tokens_decoder");
   if (table == config.end() || !table->is_object()) return;
@@ -56,8 +58,10 @@ void add_decoder_tokens(const Json& config, TokenizerDescription& d) {
   for (const AddedToken& token : d.added) known[token.content] = true;
   std::map<std::int64_t, AddedToken> missing;
   for (const auto& [id, entry] : table->items()) {
-    if (!entry.is_object() || id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
-      throw Error(ErrorKind::kInput, "tokenizer_config.json", format("added_tokens_decoder has a malformed entry \"{}\"", id));
+    if (!entry.is_object() || id.empty() || id.size() > 9 ||
+        id.find_first_not_of("0123456789") != std::string::npos) {
+      throw Error(ErrorKind::kInput, "tokenizer_config.json",
+                  format("added_tokens_decoder has a malformed entry \"{}\"", id));
     }
     AddedToken token;
     token.content = string_member(entry, "content", {});
@@ -66,7 +70,8 @@ void add_decoder_tokens(const Json& config, TokenizerDescription& d) {
     token.lstrip = bool_member(entry, "lstrip", false);
     token.rstrip = bool_member(entry, "rstrip", false);
     token.single_word = bool_member(entry, "single_word", false);
-    if (!token.content.empty() && !known.contains(token.content)) missing.emplace(std::stoll(id), std::move(token));
+    if (!token.content.empty() && !known.contains(token.content))
+      missing.emplace(std::stoll(id), std::move(token));
   }
   for (auto& [id, token] : missing) d.added.push_back(std::move(token));
 }
@@ -79,10 +84,12 @@ std::optional<bool> optional_flag(const Json& config, const char* key) {
 
 }  // namespace
 
-void read_tokenizer_config(const std::filesystem::path& folder, TokenizerDescription& description, TokenizerContext& context) {
+void read_tokenizer_config(const std::filesystem::path& folder, TokenizerDescription& description,
+                           TokenizerContext& context) {
   const auto read = [&](const char* name) {
     const auto path = folder / name;
-    const Json json = std::filesystem::is_regular_file(path) ? read_json_file(path, kMaxConfigBytes) : Json::object();
+    const Json json = std::filesystem::is_regular_file(path) ? read_json_file(path, kMaxConfigBytes)
+                                                             : Json::object();
     if (!json.is_object()) throw Error(ErrorKind::kInput, path.string(), "expected a JSON object");
     return json;
   };

@@ -19,15 +19,15 @@
 
 namespace espalier::text {
 
-/// A tokenizer as tokenizer.json describes one. The components stay as they were written, so that they can be written
-/// again; the vocabulary, which is large, is held in its run-time form.
+/// A tokenizer as tokenizer.json describes one. The components stay as they were written, so that
+/// they can be written again; the vocabulary, which is large, is held in its run-time form.
 struct TokenizerDescription {
   enum class Model : std::uint8_t { kBpe, kUnigram };
 
   std::string source;  // for messages
   Model model = Model::kBpe;
-  Vocabulary vocabulary;          // without added tokens that the model does not know
-  std::vector<BpeMerge> merges;   // in rank order
+  Vocabulary vocabulary;         // without added tokens that the model does not know
+  std::vector<BpeMerge> merges;  // in rank order
   BpeSettings bpe;
   std::vector<double> scores;     // Unigram
   std::optional<TokenId> unk_id;  // Unigram
@@ -76,16 +76,20 @@ struct Tokenizer::Impl {
 namespace text {
 
 /// Builds the run-time parts. Throws as the component constructors do.
-std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription description, TokenizerContext context = {});
+std::shared_ptr<const Tokenizer::Impl> make_tokenizer(TokenizerDescription description,
+                                                      TokenizerContext context = {});
 
 /// Reads the text of a tokenizer.json.
 TokenizerDescription read_tokenizer_json(std::string_view json, std::string_view source);
 /// Reads a SentencePiece model file's bytes.
-TokenizerDescription read_sentencepiece(std::string_view bytes, std::string_view source, TokenizerContext& context);
+TokenizerDescription read_sentencepiece(std::string_view bytes, std::string_view source,
+                                        TokenizerContext& context);
 /// Reads the tokenizer.* metadata of a GGUF file.
 TokenizerDescription read_gguf_tokenizer(const GgufFile& file, TokenizerContext& context);
-/// tokenizer_config.json, special_tokens_map.json and the template files beside a tokenizer; adds the tokens they name.
-void read_tokenizer_config(const std::filesystem::path& folder, TokenizerDescription& description, TokenizerContext& context);
+/// tokenizer_config.json, special_tokens_map.json and the template files beside a tokenizer; adds
+/// the tokens they name.
+void read_tokenizer_config(const std::filesystem::path& folder, TokenizerDescription& description,
+                           TokenizerContext& context);
 
 /// What the post-processor puts around a single text.
 Surroundings read_post_processor(const Json& description);

@@ -14,10 +14,12 @@ namespace espalier::text {
 class Unigram {
  public:
   /// `scores[id]` for every id of the vocabulary. Throws Error(kInput) when unk_id is out of range.
-  Unigram(const Vocabulary& vocabulary, std::vector<double> scores, std::optional<TokenId> unk_id, bool byte_fallback);
+  Unigram(const Vocabulary& vocabulary, std::vector<double> scores, std::optional<TokenId> unk_id,
+          bool byte_fallback);
 
-  /// Appends the ids of `text` (valid UTF-8), runs of unknown characters as one unknown token or as byte tokens.
-  /// O(n * longest piece). Throws Error(kInput) on an unknown character without an unknown token.
+  /// Appends the ids of `text` (valid UTF-8), runs of unknown characters as one unknown token or as
+  /// byte tokens. O(n * longest piece). Throws Error(kInput) on an unknown character without an
+  /// unknown token.
   void encode(std::string_view text, std::vector<TokenId>& out) const;
 
   const std::vector<double>& scores() const { return scores_; }

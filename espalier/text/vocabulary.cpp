@@ -11,7 +11,7 @@ namespace espalier::text {
 namespace {
 
 constexpr std::size_t kMaxGapFactor = 8;
-constexpr std::size_t kFreeGap = 1u << 20;
+constexpr std::size_t kFreeGap = 1u << 18;
 
 }  // namespace
 
@@ -24,7 +24,8 @@ void Vocabulary::reserve(std::size_t count) {
 std::size_t Vocabulary::slot_of(std::string_view token) const {
   const std::size_t mask = slots_.size() - 1;
   std::size_t slot = std::hash<std::string_view>{}(token)&mask;
-  while (slots_[slot] >= 0 && tokens_[static_cast<std::size_t>(slots_[slot])] != token) slot = (slot + 1) & mask;
+  while (slots_[slot] >= 0 && tokens_[static_cast<std::size_t>(slots_[slot])] != token)
+    slot = (slot + 1) & mask;
   return slot;
 }
 
@@ -39,8 +40,9 @@ void Vocabulary::grow(std::size_t slots) {
 
 void Vocabulary::set(TokenId id, std::string token) {
   if (id < 0 || static_cast<std::size_t>(id) > kFreeGap + kMaxGapFactor * distinct_) {
-    throw Error(ErrorKind::kInput, "vocabulary",
-                format("token id {} is out of proportion to the {} tokens read so far", id, distinct_));
+    throw Error(
+        ErrorKind::kInput, "vocabulary",
+        format("token id {} is out of proportion to the {} tokens read so far", id, distinct_));
   }
   const auto index = static_cast<std::size_t>(id);
   if (index >= tokens_.size()) {
@@ -63,8 +65,9 @@ TokenId Vocabulary::find(std::string_view token) const {
 }
 
 std::string_view Vocabulary::token(TokenId id) const {
-  return id >= 0 && static_cast<std::size_t>(id) < tokens_.size() ? std::string_view(tokens_[static_cast<std::size_t>(id)])
-                                                                  : std::string_view();
+  return id >= 0 && static_cast<std::size_t>(id) < tokens_.size()
+             ? std::string_view(tokens_[static_cast<std::size_t>(id)])
+             : std::string_view();
 }
 
 }  // namespace espalier::text

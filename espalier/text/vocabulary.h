@@ -13,17 +13,21 @@ namespace espalier::text {
 
 class Vocabulary {
  public:
-  /// Adds or replaces. An id beyond `max_gap` of what is there is refused with Error(kInput): a file of n bytes must
-  /// not make us allocate much more than n bytes.
+  /// Adds or replaces. An id beyond `max_gap` of what is there is refused with Error(kInput): a
+  /// file of n bytes must not make us allocate much more than n bytes.
   void set(TokenId id, std::string token);
   void reserve(std::size_t count);
 
-  TokenId find(std::string_view token) const;  // -1 when absent; among equal spellings the one set last
-  std::string_view token(TokenId id) const;    // "" for gaps and out of range
+  TokenId find(
+      std::string_view token) const;  // -1 when absent; among equal spellings the one set last
+  std::string_view token(TokenId id) const;  // "" for gaps and out of range
   std::size_t size() const { return tokens_.size(); }
   /// Number of different spellings; what the `tokenizers` package calls the vocabulary size.
   std::size_t distinct() const { return distinct_; }
-  bool contains_id(TokenId id) const { return id >= 0 && static_cast<std::size_t>(id) < present_.size() && present_[static_cast<std::size_t>(id)]; }
+  bool contains_id(TokenId id) const {
+    return id >= 0 && static_cast<std::size_t>(id) < present_.size() &&
+           present_[static_cast<std::size_t>(id)];
+  }
 
  private:
   void grow(std::size_t slots);

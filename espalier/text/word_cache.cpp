@@ -9,7 +9,8 @@ namespace espalier::text {
 namespace {
 
 constexpr std::size_t kMaxWord = 64;
-constexpr std::size_t kMaxSlots = 1u << 16;  // 1.5 MiB of entries: still in a core's second-level cache or near it
+constexpr std::size_t kMaxSlots =
+    1u << 16;  // 1.5 MiB of entries: still in a core's second-level cache or near it
 
 }  // namespace
 
@@ -30,11 +31,14 @@ std::size_t WordCache::slot_of(std::string_view word, std::uint64_t hash) const 
 std::span<const TokenId> WordCache::find(std::string_view word) const {
   if (word.size() > kMaxWord) return {};
   const Entry& entry = entries_[slot_of(word, std::hash<std::string_view>{}(word))];
-  return entry.length == 0 ? std::span<const TokenId>() : std::span<const TokenId>(ids_).subspan(entry.ids, entry.count);
+  return entry.length == 0 ? std::span<const TokenId>()
+                           : std::span<const TokenId>(ids_).subspan(entry.ids, entry.count);
 }
 
 void WordCache::insert(std::string_view word, std::span<const TokenId> ids) {
-  if (word.empty() || word.size() > kMaxWord || ids.empty() || used_ >= entries_.size() - entries_.size() / 4) return;
+  if (word.empty() || word.size() > kMaxWord || ids.empty() ||
+      used_ >= entries_.size() - entries_.size() / 4)
+    return;
   const std::uint64_t hash = std::hash<std::string_view>{}(word);
   Entry& entry = entries_[slot_of(word, hash)];
   if (entry.length != 0) return;

@@ -10,7 +10,8 @@
 
 namespace espalier::text {
 
-/// A fixed-size open hash table that stops taking words when it is three quarters full. Not thread-safe; one per call.
+/// A fixed-size open hash table that stops taking words when it is three quarters full. Not
+/// thread-safe; one per call.
 class WordCache {
  public:
   /// Sized for a text of `text_bytes`; short texts get a small table.

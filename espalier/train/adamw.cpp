@@ -28,20 +28,24 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double lr) {
   step_group(vectors_, gradients, lr, 0);
 }
 
-void AdamW::step_group(const std::vector<std::size_t>& group, const std::vector<at::Tensor>& gradients, double lr, double decay) {
+void AdamW::step_group(const std::vector<std::size_t>& group,
+                       const std::vector<at::Tensor>& gradients, double lr, double decay) {
   if (group.empty()) return;
   std::vector<at::Tensor> parameters, grads, first, second, counters;
   for (const std::size_t i : group) {
-    ESPALIER_ASSERT(gradients[i].scalar_type() == at::kFloat && gradients[i].sizes() == parameters_[i].sizes());
+    ESPALIER_ASSERT(gradients[i].scalar_type() == at::kFloat &&
+                    gradients[i].sizes() == parameters_[i].sizes());
     counters_[i].fill_(static_cast<double>(steps_));
     parameters.push_back(parameters_[i]);
-    // The kernel walks raw memory: a gradient laid out otherwise (a transposed product) must be copied into order.
+    // The kernel walks raw memory: a gradient laid out otherwise (a transposed product) must be
+    // copied into order.
     grads.push_back(gradients[i].contiguous());
     first.push_back(first_[i]);
     second.push_back(second_[i]);
     counters.push_back(counters_[i]);
   }
-  at::_fused_adamw_(parameters, grads, first, second, {}, counters, lr, options_.beta1, options_.beta2, decay, options_.eps,
+  at::_fused_adamw_(parameters, grads, first, second, {}, counters, lr, options_.beta1,
+                    options_.beta2, decay, options_.eps,
                     /*amsgrad=*/false, /*maximize=*/false);
 }
 

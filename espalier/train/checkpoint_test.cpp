@@ -1,10 +1,11 @@
 // Checkpoints come back bit by bit, replace one another, and say what is wrong with them.
 #include "espalier/train/checkpoint.h"
 
-#include <ATen/ATen.h>
+#include <fstream>
+
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 
@@ -24,7 +25,8 @@ class Checkpoint : public ::testing::Test {
 };
 
 TEST_F(Checkpoint, RoundTripKeepsBitsAndOnlyTheNewestStays) {
-  const at::Tensor a = at::linspace(-3, 7, 60).view({3, 20}), b = at::tensor({1.5f, -2.5f}).to(at::kBFloat16);
+  const at::Tensor a = at::linspace(-3, 7, 60).view({3, 20}),
+                   b = at::tensor({1.5f, -2.5f}).to(at::kBFloat16);
   save_checkpoint(folder_, 4, {{"a", a}, {"b", b}}, R"({"tokens":12})");
   std::ofstream(folder_ / "step-00000007.safetensors.tmp") << "half written by a killed run";
   std::ofstream(folder_ / "notes.txt") << "not ours";
@@ -66,8 +68,10 @@ TEST_F(Checkpoint, NamesWhatDiffers) {
     return std::string("no error");
   };
   EXPECT_EQ(message("b", at::zeros({2})), "checkpoint of step 1: holds no tensor 'b'");
-  EXPECT_EQ(message("a", at::zeros({3, 2})), "checkpoint of step 1: 'a' is float32 [2, 3], expected float32 [3, 2]");
-  EXPECT_EQ(message("a", at::zeros({2, 3}, at::kDouble)), "checkpoint of step 1: 'a' is float32 [2, 3], expected float64 [2, 3]");
+  EXPECT_EQ(message("a", at::zeros({3, 2})),
+            "checkpoint of step 1: 'a' is float32 [2, 3], expected float32 [3, 2]");
+  EXPECT_EQ(message("a", at::zeros({2, 3}, at::kDouble)),
+            "checkpoint of step 1: 'a' is float32 [2, 3], expected float64 [2, 3]");
 }
 
 TEST_F(Checkpoint, ABrokenFileIsAnInputError) {

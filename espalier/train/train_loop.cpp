@@ -1,9 +1,9 @@
 // The training loop and what a checkpoint must hold to continue it bit by bit.
 #include "espalier/train/train_loop.h"
 
-#include <ATen/ATen.h>
-
 #include <cmath>
+
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -18,8 +18,13 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 
 class Loop {
  public:
-  Loop(const std::vector<TrainedTensor>& tensors, const TrainOptions& options, RunFolder& run, Reporter& reporter)
-      : tensors_(tensors), options_(options), run_(run), reporter_(reporter), optimizer_(masters(), options.adamw) {}
+  Loop(const std::vector<TrainedTensor>& tensors, const TrainOptions& options, RunFolder& run,
+       Reporter& reporter)
+      : tensors_(tensors),
+        options_(options),
+        run_(run),
+        reporter_(reporter),
+        optimizer_(masters(), options.adamw) {}
 
   /// Continues from the newest checkpoint of a resumed run; false when there is none.
   bool restore();
@@ -27,7 +32,8 @@ class Loop {
   void save();
   bool done() const { return result.steps >= options_.schedule.steps; }
   std::string saved_text() const {
-    return format("checkpoint of step {} saved in {}; the same command with --resume continues", saved_, run_.folder().string());
+    return format("checkpoint of step {} saved in {}; the same command with --resume continues",
+                  saved_, run_.folder().string());
   }
   std::int64_t saved_step() const { return saved_; }
 
@@ -61,13 +67,16 @@ void Loop::check_settings(const Json& stored) {
     if (!stored.contains(key)) return;
     for (const auto& [name, value] : settings) {
       const std::string before = stored[key].value(name, "");
-      if (before != value) report(format("{} was {} in the checkpointed run and is {} now", name, before, value));
+      if (before != value)
+        report(format("{} was {} in the checkpointed run and is {} now", name, before, value));
     }
   };
   ProblemList problems(ErrorKind::kUsage, run_.folder().string());
-  differing("must_match", options_.must_match, [&](std::string text) { problems.add(std::move(text)); });
+  differing("must_match", options_.must_match,
+            [&](std::string text) { problems.add(std::move(text)); });
   problems.throw_if_any("repeat the command of the first run, or drop --resume to start afresh");
-  differing("may_change", options_.may_change, [&](const std::string& text) { reporter_.warn(text); });
+  differing("may_change", options_.may_change,
+            [&](const std::string& text) { reporter_.warn(text); });
 }
 
 bool Loop::restore() {
@@ -78,8 +87,10 @@ bool Loop::restore() {
   check_settings(state);
   if (checkpoint->step > options_.schedule.steps) {
     throw Error(ErrorKind::kUsage, run_.folder().string(),
-                format("the checkpoint is of step {}, but only {} steps were asked for", checkpoint->step, options_.schedule.steps))
-        .hint(format("pass --steps {} or more, or drop --resume to start afresh", checkpoint->step));
+                format("the checkpoint is of step {}, but only {} steps were asked for",
+                       checkpoint->step, options_.schedule.steps))
+        .hint(
+            format("pass --steps {} or more, or drop --resume to start afresh", checkpoint->step));
   }
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const std::string& name = tensors_[i].name;
@@ -96,7 +107,8 @@ bool Loop::restore() {
     result.losses = state.at("losses").get<std::vector<double>>();
     result.rates = state.at("rates").get<std::vector<double>>();
   } catch (const nlohmann::json::exception& e) {
-    throw Error(ErrorKind::kInput, "checkpoint state", e.what()).hint("drop --resume to start afresh");
+    throw Error(ErrorKind::kInput, "checkpoint state", e.what())
+        .hint("drop --resume to start afresh");
   }
   run_.truncate_metrics(result.steps + 1);
   run_.keep();
@@ -126,9 +138,14 @@ void Loop::save() {
 
 void Loop::require_finite(double value, const char* what) const {
   if (std::isfinite(value)) return;
-  Error error(ErrorKind::kInput, format("step {}", result.steps + 1), format("the {} is {}", what, value));
-  throw std::move(error).hint(saved_ > 0 ? format("use a lower --lr; the checkpoint of step {} is kept, --resume continues from it", saved_)
-                                         : "use a lower --lr, or check the weights with `espalier verify`");
+  Error error(ErrorKind::kInput, format("step {}", result.steps + 1),
+              format("the {} is {}", what, value));
+  throw std::move(error).hint(
+      saved_ > 0
+          ? format(
+                "use a lower --lr; the checkpoint of step {} is kept, --resume continues from it",
+                saved_)
+          : "use a lower --lr, or check the weights with `espalier verify`");
 }
 
 void Loop::step(const StepFunction& gradients_of) {
@@ -155,10 +172,12 @@ void Loop::step(const StepFunction& gradients_of) {
 
 }  // namespace
 
-TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of, const TrainOptions& options,
-                  RunFolder& run, Reporter& reporter, const StopToken& stop) {
+TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of,
+                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                  const StopToken& stop) {
   Loop loop(tensors, options, run, reporter);
-  // Without a checkpoint a resumed run starts over: rows of the killed attempt must not stay in the metrics.
+  // Without a checkpoint a resumed run starts over: rows of the killed attempt must not stay in the
+  // metrics.
   if (!loop.restore() && run.resumed()) run.truncate_metrics(0);
   if (options.prepare) {
     try {
@@ -176,7 +195,8 @@ TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction&
     }
     loop.step(gradients_of);
     phase->update(loop.result.steps, format("loss {:.4f}", loop.result.losses.back()));
-    if (options.checkpoint_every > 0 && loop.result.steps % options.checkpoint_every == 0) loop.save();
+    if (options.checkpoint_every > 0 && loop.result.steps % options.checkpoint_every == 0)
+      loop.save();
   }
   loop.save();
   return std::move(loop.result);

@@ -1,14 +1,14 @@
-// The training loop: steps, learning rate, clipping, AdamW, metrics, checkpoints, resume. It knows neither models nor
-// data: one function gives the loss and gradients of a step.
+// The training loop: steps, learning rate, clipping, AdamW, metrics, checkpoints, resume. It knows
+// neither models nor data: one function gives the loss and gradients of a step.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "espalier/base/reporter.h"
 #include "espalier/run/run_folder.h"
@@ -19,25 +19,26 @@
 namespace espalier {
 
 struct TrainOptions {
-  Schedule schedule;                  // schedule.steps is the length of the run
+  Schedule schedule;  // schedule.steps is the length of the run
   AdamWOptions adamw;
-  double clip = 1.0;                  // largest global gradient norm; 0 = off
+  double clip = 1.0;                    // largest global gradient norm; 0 = off
   std::int64_t checkpoint_every = 100;  // steps; 0 = only at the end and on a stop request
-  /// What must be equal for a checkpoint to be continued (data, model, batches), and what may change with a notice
-  /// (rates); each as (name, value).
+  /// What must be equal for a checkpoint to be continued (data, model, batches), and what may
+  /// change with a notice (rates); each as (name, value).
   std::vector<std::pair<std::string, std::string>> must_match, may_change;
-  /// Called once before the first step of this process, with its number: for work that depends on how much is left.
-  /// An Interrupted from it leaves the run folder in place.
+  /// Called once before the first step of this process, with its number: for work that depends on
+  /// how much is left. An Interrupted from it leaves the run folder in place.
   std::function<void(std::int64_t first_step)> prepare;
 };
 
 /// Mean loss of a whole batch and its gradients in float32, one per trained tensor.
 struct StepGradients {
   double loss = 0;
-  std::int64_t tokens = 0;            // tokens read, for the rate
+  std::int64_t tokens = 0;  // tokens read, for the rate
   std::vector<at::Tensor> gradients;
 };
-/// Step numbers count from 0. Must be a pure function of the step and the trained tensors: resume depends on it.
+/// Step numbers count from 0. Must be a pure function of the step and the trained tensors: resume
+/// depends on it.
 using StepFunction = std::function<StepGradients(std::int64_t step)>;
 
 struct TrainResult {
@@ -46,12 +47,14 @@ struct TrainResult {
   std::vector<double> losses, rates;  // one per step
 };
 
-/// Runs steps until schedule.steps, continuing from run_dir/checkpoints when `run` was resumed and holds one.
-/// Writes metrics rows (step counted from 1: loss, lr, grad_norm, tokens_per_second). The last step is checkpointed.
-/// A loss or gradient that is not finite throws Error(kInput) naming the step before anything is updated, the last
-/// checkpoint stays. Interrupted after a stop request, with a checkpoint saved. Resuming with other values in
-/// `must_match` is Error(kUsage), naming each.
-TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of, const TrainOptions& options,
-                  RunFolder& run, Reporter& reporter, const StopToken& stop);
+/// Runs steps until schedule.steps, continuing from run_dir/checkpoints when `run` was resumed and
+/// holds one. Writes metrics rows (step counted from 1: loss, lr, grad_norm, tokens_per_second).
+/// The last step is checkpointed. A loss or gradient that is not finite throws Error(kInput) naming
+/// the step before anything is updated, the last checkpoint stays. Interrupted after a stop
+/// request, with a checkpoint saved. Resuming with other values in `must_match` is Error(kUsage),
+/// naming each.
+TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of,
+                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                  const StopToken& stop);
 
 }  // namespace espalier

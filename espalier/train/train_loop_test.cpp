@@ -1,12 +1,14 @@
-// A toy problem through the whole loop: stopping and resuming equals running through, bit by bit; bad numbers stop it.
+// A toy problem through the whole loop: stopping and resuming equals running through, bit by bit;
+// bad numbers stop it.
 #include "espalier/train/train_loop.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 #include <fstream>
 #include <limits>
 #include <sstream>
+
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/random.h"
@@ -18,7 +20,8 @@ namespace fs = std::filesystem;
 
 class StopAfter : public StopToken {
  public:
-  explicit StopAfter(const std::int64_t& counter, std::int64_t limit) : counter_(counter), limit_(limit) {}
+  explicit StopAfter(const std::int64_t& counter, std::int64_t limit)
+      : counter_(counter), limit_(limit) {}
   bool stop_requested() const override { return counter_ >= limit_; }
 
  private:
@@ -29,7 +32,8 @@ class StopAfter : public StopToken {
 class Messages : public Reporter {
  public:
   void log(LogLevel, std::string_view message) override { lines.emplace_back(message); }
-  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total, std::string_view unit) override {
+  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total,
+                                       std::string_view unit) override {
     return silent_reporter().phase(name, total, unit);
   }
   std::vector<std::string> lines;
@@ -94,7 +98,8 @@ TEST_F(TrainLoop, StoppingAndResumingEqualsRunningThrough) {
   TrainResult whole;
   {
     RunFolder run = open(OutputPolicy::kFresh);
-    whole = train(straight.tensors, straight.function(), toy_options(10), run, silent_reporter(), never_stop());
+    whole = train(straight.tensors, straight.function(), toy_options(10), run, silent_reporter(),
+                  never_stop());
   }
   EXPECT_EQ(whole.steps, 10);
   EXPECT_EQ(whole.tokens, 100);
@@ -103,7 +108,9 @@ TEST_F(TrainLoop, StoppingAndResumingEqualsRunningThrough) {
   Toy first;
   {
     RunFolder run = open(OutputPolicy::kFresh);
-    EXPECT_THROW(train(first.tensors, first.function(), toy_options(10), run, silent_reporter(), StopAfter(first.calls, 5)), Interrupted);
+    EXPECT_THROW(train(first.tensors, first.function(), toy_options(10), run, silent_reporter(),
+                       StopAfter(first.calls, 5)),
+                 Interrupted);
     EXPECT_EQ(steps_of(run.run_dir()).back(), "5");
   }
   Toy second;  // starts from other weights than the checkpoint's
@@ -113,7 +120,8 @@ TEST_F(TrainLoop, StoppingAndResumingEqualsRunningThrough) {
   std::int64_t prepared_at = -1;
   TrainOptions options = toy_options(10);
   options.prepare = [&](std::int64_t step) { prepared_at = step; };
-  const TrainResult rest = train(second.tensors, second.function(), options, run, messages, never_stop());
+  const TrainResult rest =
+      train(second.tensors, second.function(), options, run, messages, never_stop());
   EXPECT_EQ(second.calls, 5);
   EXPECT_EQ(prepared_at, 5);
   EXPECT_EQ(rest.resumed_from, 5);
@@ -121,7 +129,8 @@ TEST_F(TrainLoop, StoppingAndResumingEqualsRunningThrough) {
   EXPECT_EQ(rest.losses, whole.losses);
   EXPECT_EQ(rest.rates, whole.rates);
   EXPECT_EQ(rest.tokens, whole.tokens);
-  const std::vector<std::string> expected{"step", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"};
+  const std::vector<std::string> expected{"step", "1", "2", "3", "4", "5",
+                                          "6",    "7", "8", "9", "10"};
   EXPECT_EQ(steps_of(run.run_dir()), expected);
 }
 
@@ -129,18 +138,23 @@ TEST_F(TrainLoop, AKilledRunContinuesFromItsLastCheckpoint) {
   Toy straight;
   {
     RunFolder run = open(OutputPolicy::kFresh);
-    train(straight.tensors, straight.function(), toy_options(10), run, silent_reporter(), never_stop());
+    train(straight.tensors, straight.function(), toy_options(10), run, silent_reporter(),
+          never_stop());
   }
   clean();
   Toy killed;
   {
     RunFolder run = open(OutputPolicy::kFresh);
-    killed.poisoned_step = 6;  // an exception instead of a kill: leaves the checkpoint of step 4 and rows up to 6
-    EXPECT_THROW(train(killed.tensors, killed.function(), toy_options(10), run, silent_reporter(), never_stop()), Error);
+    killed.poisoned_step =
+        6;  // an exception instead of a kill: leaves the checkpoint of step 4 and rows up to 6
+    EXPECT_THROW(train(killed.tensors, killed.function(), toy_options(10), run, silent_reporter(),
+                       never_stop()),
+                 Error);
   }
   Toy resumed;
   RunFolder run = open(OutputPolicy::kResume);
-  const TrainResult rest = train(resumed.tensors, resumed.function(), toy_options(10), run, silent_reporter(), never_stop());
+  const TrainResult rest = train(resumed.tensors, resumed.function(), toy_options(10), run,
+                                 silent_reporter(), never_stop());
   EXPECT_EQ(rest.resumed_from, 4);
   EXPECT_EQ(resumed.calls, 6);
   EXPECT_TRUE(at::equal(resumed.tensors[0].master, straight.tensors[0].master));
@@ -161,7 +175,8 @@ TEST_F(TrainLoop, ABadLossStopsBeforeTheUpdateAndKeepsTheCheckpoint) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
     EXPECT_STREQ(error.what(), "step 7: the loss is nan");
-    EXPECT_EQ(error.hint_text(), "use a lower --lr; the checkpoint of step 4 is kept, --resume continues from it");
+    EXPECT_EQ(error.hint_text(),
+              "use a lower --lr; the checkpoint of step 4 is kept, --resume continues from it");
   }
   EXPECT_TRUE(at::equal(before, toy.tensors[0].master));
   EXPECT_TRUE(fs::exists(run.run_dir() / "checkpoints" / "step-00000004.safetensors"));
@@ -171,7 +186,9 @@ TEST_F(TrainLoop, ResumeRefusesOtherDataAndMentionsOtherRates) {
   Toy toy;
   {
     RunFolder run = open(OutputPolicy::kFresh);
-    EXPECT_THROW(train(toy.tensors, toy.function(), toy_options(10), run, silent_reporter(), StopAfter(toy.calls, 4)), Interrupted);
+    EXPECT_THROW(train(toy.tensors, toy.function(), toy_options(10), run, silent_reporter(),
+                       StopAfter(toy.calls, 4)),
+                 Interrupted);
   }
   RunFolder run = open(OutputPolicy::kResume);
   TrainOptions other = toy_options(10);
@@ -182,10 +199,12 @@ TEST_F(TrainLoop, ResumeRefusesOtherDataAndMentionsOtherRates) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
     EXPECT_EQ(error.message(), "data was abc in the checkpointed run and is xyz now");
-    EXPECT_EQ(error.hint_text(), "repeat the command of the first run, or drop --resume to start afresh");
+    EXPECT_EQ(error.hint_text(),
+              "repeat the command of the first run, or drop --resume to start afresh");
   }
   TrainOptions shorter = toy_options(3);
-  EXPECT_THROW(train(toy.tensors, toy.function(), shorter, run, silent_reporter(), never_stop()), Error);
+  EXPECT_THROW(train(toy.tensors, toy.function(), shorter, run, silent_reporter(), never_stop()),
+               Error);
   TrainOptions faster = toy_options(10);
   faster.may_change = {{"lr", "0.1"}};
   Messages messages;

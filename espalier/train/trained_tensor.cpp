@@ -1,10 +1,10 @@
 // Leaves, masters and gradient norms.
 #include "espalier/train/trained_tensor.h"
 
+#include <cmath>
+
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-
-#include <cmath>
 
 #include "espalier/base/error.h"
 
@@ -19,7 +19,8 @@ TrainedTensor make_trained(std::string name, at::Tensor& slot, const at::Tensor&
     trained.master = trained.weight.detach();
   } else {
     const at::Tensor& source = full_precision.defined() ? full_precision : trained.weight;
-    trained.master = source.to(trained.weight.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    trained.master =
+        source.to(trained.weight.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
     trained.weight.copy_(trained.master);
   }
   trained.weight.set_requires_grad(true);

@@ -1,11 +1,11 @@
 // A tensor in training: the leaf a model computes with, and its float32 master.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace espalier {
 
@@ -15,9 +15,11 @@ struct TrainedTensor {
   at::Tensor master;  // float32, no autograd; shares `weight`'s memory when that is float32 itself
 };
 
-/// Makes `slot` (a tensor of a model, possibly a read-only view of a file) trainable: a leaf of its own memory replaces
-/// it. Mixed precision: a bfloat16 slot gets a float32 master, from `full_precision` when that is defined.
-TrainedTensor make_trained(std::string name, at::Tensor& slot, const at::Tensor& full_precision = {});
+/// Makes `slot` (a tensor of a model, possibly a read-only view of a file) trainable: a leaf of its
+/// own memory replaces it. Mixed precision: a bfloat16 slot gets a float32 master, from
+/// `full_precision` when that is defined.
+TrainedTensor make_trained(std::string name, at::Tensor& slot,
+                           const at::Tensor& full_precision = {});
 
 /// Copies masters into weights (after a step; nothing to do in float32).
 void refresh_weights(const std::vector<TrainedTensor>& tensors);
@@ -30,8 +32,8 @@ std::int64_t count_elements(const std::vector<TrainedTensor>& tensors);
 /// sqrt of the sum of squares over all gradients, in float64 from float32 norms per tensor.
 double global_norm(const std::vector<at::Tensor>& gradients);
 
-/// Scales gradients in place by max_norm / (norm + 1e-6) when norm exceeds max_norm; max_norm <= 0 turns it off.
-/// Returns the norm before. Source: torch.nn.utils.clip_grad_norm_.
+/// Scales gradients in place by max_norm / (norm + 1e-6) when norm exceeds max_norm; max_norm <= 0
+/// turns it off. Returns the norm before. Source: torch.nn.utils.clip_grad_norm_.
 double clip_by_global_norm(std::vector<at::Tensor>& gradients, double max_norm);
 
 }  // namespace espalier

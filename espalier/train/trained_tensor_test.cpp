@@ -1,8 +1,10 @@
-// Leaves and masters; clipping equals torch.nn.utils.clip_grad_norm_ (numbers from tests/fixtures/make_train_numbers.py).
+// Leaves and masters; clipping equals torch.nn.utils.clip_grad_norm_ (numbers from
+// tests/fixtures/make_train_numbers.py).
 #include "espalier/train/trained_tensor.h"
 
-#include <ATen/ATen.h>
 #include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
 
 namespace espalier {
 namespace {

@@ -1,13 +1,16 @@
-// Speaks for our tokenizers to a parity script: one JSON request per line on stdin, one JSON answer per line on stdout.
+// Speaks for our tokenizers to a parity script: one JSON request per line on stdin, one JSON answer
+// per line on stdout.
 //   tokenizer_probe FOLDER|FILE.gguf|tokenizer.json|tokenizer.model
-//   tokenizer_probe --to-gguf FOLDER FILE.gguf ROWS    the folder's tokenizer as a GGUF file without tensors
-//   tokenizer_probe --to-hf FILE.gguf FOLDER           and back
+//   tokenizer_probe --to-gguf FOLDER FILE.gguf ROWS    the folder's tokenizer as a GGUF file
+//   without tensors tokenizer_probe --to-hf FILE.gguf FOLDER           and back
 // Requests: {"encode": text, "special": bool, "special_in_text": bool} -> {"ids": [...]}
-//           {"encode_base64": bytes, ...} -> {"ids": [...]}          for text that is not valid UTF-8
+//           {"encode_base64": bytes, ...} -> {"ids": [...]}          for text that is not valid
+//           UTF-8
 //           {"decode": ids, "skip_special": bool} -> {"text": ..., "streamed": ...}
 //           {"render": {"messages": [...], "add_generation_prompt": bool}} -> {"text": ...}
 //           {"chat": {"messages": [...], "add_generation_prompt": bool}} -> {"ids": [...]}
-//           {"template": source, "messages": [...], "add_generation_prompt": bool, "strings": {...}} -> {"text": ...}
+//           {"template": source, "messages": [...], "add_generation_prompt": bool, "strings":
+//           {...}} -> {"text": ...}
 // An Error becomes {"error": message, "kind": exit code}.
 #include <filesystem>
 #include <iostream>
@@ -33,15 +36,20 @@ Tokenizer load(const std::filesystem::path& path) {
 
 std::vector<ChatMessage> messages_of(const Json& list) {
   std::vector<ChatMessage> messages;
-  for (const Json& message : list) messages.push_back({message.at("role").get<std::string>(), message.at("content").get<std::string>()});
+  for (const Json& message : list)
+    messages.push_back(
+        {message.at("role").get<std::string>(), message.at("content").get<std::string>()});
   return messages;
 }
 
 Json answer(const Tokenizer& tokenizer, const Json& request) {
   if (request.contains("encode") || request.contains("encode_base64")) {
-    const EncodeOptions options{.add_special_tokens = request.value("special", false), .special_in_text = request.value("special_in_text", true)};
-    const std::string text = request.contains("encode") ? request.at("encode").get<std::string>()
-                                                        : text::base64_decode(request.at("encode_base64").get<std::string>());
+    const EncodeOptions options{.add_special_tokens = request.value("special", false),
+                                .special_in_text = request.value("special_in_text", true)};
+    const std::string text =
+        request.contains("encode")
+            ? request.at("encode").get<std::string>()
+            : text::base64_decode(request.at("encode_base64").get<std::string>());
     return {{"ids", tokenizer.encode(text, options)}};
   }
   if (request.contains("decode")) {
@@ -55,7 +63,8 @@ Json answer(const Tokenizer& tokenizer, const Json& request) {
   }
   if (request.contains("template")) {
     const ChatTemplate chat(request.at("template").get<std::string>());
-    return {{"text", chat.render(messages_of(request.at("messages")), request.value("add_generation_prompt", false),
+    return {{"text", chat.render(messages_of(request.at("messages")),
+                                 request.value("add_generation_prompt", false),
                                  request.value("strings", std::map<std::string, std::string>()))}};
   }
   const Json& chat = request.contains("render") ? request.at("render") : request.at("chat");
@@ -65,24 +74,30 @@ Json answer(const Tokenizer& tokenizer, const Json& request) {
   std::map<std::string, std::string> strings;
   if (tokenizer.bos()) strings["bos_token"] = tokenizer.id_to_token(*tokenizer.bos());
   if (tokenizer.eos()) strings["eos_token"] = tokenizer.id_to_token(*tokenizer.eos());
-  return {{"text", ChatTemplate(tokenizer.chat_template().value_or("")).render(messages, prompt, strings)}};
+  return {{"text",
+           ChatTemplate(tokenizer.chat_template().value_or("")).render(messages, prompt, strings)}};
 }
 
-int convert(const std::string& direction, const std::filesystem::path& from, const std::filesystem::path& to, const char* rows) {
+int convert(const std::string& direction, const std::filesystem::path& from,
+            const std::filesystem::path& to, const char* rows) {
   if (direction == "--to-hf") {
     std::filesystem::create_directories(to);
     write_hf_tokenizer(GgufFile::open(from), to);
     return 0;
   }
-  std::vector<std::pair<std::string, GgufValue>> metadata = {{"general.architecture", GgufValue::string("llama")}};
-  for (auto& entry : gguf_tokenizer_metadata(from, std::stoll(rows))) metadata.push_back(std::move(entry));
+  std::vector<std::pair<std::string, GgufValue>> metadata = {
+      {"general.architecture", GgufValue::string("llama")}};
+  for (auto& entry : gguf_tokenizer_metadata(from, std::stoll(rows)))
+    metadata.push_back(std::move(entry));
   GgufWriter(to, metadata, {}).finish();
   return 0;
 }
 
 int run(int argc, char** argv) {
-  if (argc >= 4 && std::string(argv[1]).starts_with("--to-")) return convert(argv[1], argv[2], argv[3], argc > 4 ? argv[4] : "0");
-  if (argc != 2) throw Error(ErrorKind::kUsage, "tokenizer_probe", "expected one argument: a tokenizer");
+  if (argc >= 4 && std::string(argv[1]).starts_with("--to-"))
+    return convert(argv[1], argv[2], argv[3], argc > 4 ? argv[4] : "0");
+  if (argc != 2)
+    throw Error(ErrorKind::kUsage, "tokenizer_probe", "expected one argument: a tokenizer");
   const Tokenizer tokenizer = load(argv[1]);
   for (std::string line; std::getline(std::cin, line);) {
     Json reply;

@@ -1,11 +1,12 @@
-// A tiny decoder with random weights in memory, for unit tests that need a model but no file and no meaning.
+// A tiny decoder with random weights in memory, for unit tests that need a model but no file and no
+// meaning.
 #pragma once
-
-#include <ATen/ATen.h>
 
 #include <map>
 #include <memory>
 #include <string>
+
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 #include "espalier/models/decoder/decoder.h"
@@ -49,7 +50,9 @@ class RandomCheckpoint final : public DecoderCheckpoint {
     ESPALIER_ASSERT(found != tensors_.end());
     return found->second.to(device, type);
   }
-  StoredWeight stored(std::string_view) const override { throw Error(ErrorKind::kUnsupported, "random checkpoint", "has no file"); }
+  StoredWeight stored(std::string_view) const override {
+    throw Error(ErrorKind::kUnsupported, "random checkpoint", "has no file");
+  }
   void release_layer(std::int64_t) const override {}
   const std::filesystem::path& path() const override { return path_; }
 
@@ -58,7 +61,8 @@ class RandomCheckpoint final : public DecoderCheckpoint {
   std::filesystem::path path_ = "random";
 };
 
-inline Decoder random_decoder(const DecoderConfig& config, at::ScalarType type = at::kFloat, std::uint64_t seed = 0) {
+inline Decoder random_decoder(const DecoderConfig& config, at::ScalarType type = at::kFloat,
+                              std::uint64_t seed = 0) {
   return Decoder::load(std::make_shared<RandomCheckpoint>(config, seed), type, at::kCPU);
 }
 

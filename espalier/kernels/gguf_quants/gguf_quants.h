@@ -50,4 +50,7 @@ void dequantize_reference(GgufType type, std::span<const std::byte> bytes, std::
 /// otherwise.
 void quantize(GgufType type, std::span<const float> values, std::span<std::byte> out);
 
+/// The definition, scalar and unoptimised; `quantize` is bit-equal to it.
+void quantize_reference(GgufType type, std::span<const float> values, std::span<std::byte> out);
+
 }  // namespace espalier

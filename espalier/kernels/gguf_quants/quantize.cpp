@@ -8,6 +8,7 @@
 #include "espalier/base/format.h"
 #include "espalier/kernels/gguf_quants/gguf_quants.h"
 #include "espalier/kernels/gguf_quants/half_internal.h"
+#include "espalier/kernels/gguf_quants/simd_internal.h"
 
 namespace espalier {
 namespace {
@@ -100,16 +101,26 @@ void quantize_q4_1(const float* x, std::byte* out, std::size_t offset) {
   pack_nibbles(q, out + 4);
 }
 
-}  // namespace
+void quantize_block(GgufType type, const float* x, std::byte* out, std::size_t offset) {
+  if (type == GgufType::kQ8_0) quantize_q8_0(x, out, offset);
+  if (type == GgufType::kQ4_0) quantize_q4_0(x, out, offset);
+  if (type == GgufType::kQ4_1) quantize_q4_1(x, out, offset);
+}
 
-void quantize(GgufType type, std::span<const float> values, std::span<std::byte> out) {
+void check_request(GgufType type, std::size_t values, std::size_t out) {
   const GgufTypeInfo& info = gguf_type_info(type);
   if (type == GgufType::kQ5_0 || type == GgufType::kQ5_1 || info.block == 256) {
     throw Error(ErrorKind::kUnsupported, info.name, "we read this type but do not write it")
         .hint("choose f32, f16, bf16, q8_0, q4_0 or q4_1");
   }
-  ESPALIER_ASSERT(static_cast<std::int64_t>(out.size()) ==
-                  gguf_bytes(type, static_cast<std::int64_t>(values.size())));
+  ESPALIER_ASSERT(static_cast<std::int64_t>(out) ==
+                  gguf_bytes(type, static_cast<std::int64_t>(values)));
+}
+
+}  // namespace
+
+void quantize_reference(GgufType type, std::span<const float> values, std::span<std::byte> out) {
+  check_request(type, values.size(), out.size());
   if (type == GgufType::kF32) {
     if (!values.empty()) std::memcpy(out.data(), values.data(), values.size_bytes());
     return;
@@ -122,12 +133,28 @@ void quantize(GgufType type, std::span<const float> values, std::span<std::byte>
     }
     return;
   }
+  const auto size = static_cast<std::size_t>(gguf_type_info(type).bytes);
   for (std::size_t i = 0; i < values.size(); i += kBlock) {
-    const float* x = values.data() + i;
-    std::byte* block = out.data() + i / kBlock * static_cast<std::size_t>(info.bytes);
-    if (type == GgufType::kQ8_0) quantize_q8_0(x, block, i);
-    if (type == GgufType::kQ4_0) quantize_q4_0(x, block, i);
-    if (type == GgufType::kQ4_1) quantize_q4_1(x, block, i);
+    quantize_block(type, values.data() + i, out.data() + i / kBlock * size, i);
+  }
+}
+
+void quantize(GgufType type, std::span<const float> values, std::span<std::byte> out) {
+  check_request(type, values.size(), out.size());
+  if (type == GgufType::kF32) return quantize_reference(type, values, out);
+  const GgufTypeInfo& info = gguf_type_info(type);
+  const auto elements = static_cast<std::size_t>(info.block),
+             size = static_cast<std::size_t>(info.bytes);
+  const std::size_t blocks = values.size() / elements;
+  const GgufSimd& simd = gguf_simd();
+  std::size_t done = 0;
+  while (done < blocks) {
+    done += simd.quantize(type, values.data() + done * elements, blocks - done,
+                          reinterpret_cast<std::uint8_t*>(out.data()) + done * size);
+    if (done == blocks) break;
+    quantize_block(type, values.data() + done * elements, out.data() + done * size,
+                   done * elements);
+    ++done;
   }
 }
 

@@ -13,11 +13,13 @@ namespace {
 
 constexpr int kLanes = 8;
 #include "espalier/kernels/gguf_quants/simd_body_internal.h"
+#include "espalier/kernels/gguf_quants/simd_quantize_internal.h"
 
 }  // namespace
 }  // namespace gguf_avx2
 
-const GgufSimd kGgufAvx2{"avx2", &gguf_avx2::dequantize_any, &gguf_avx2::linear};
+const GgufSimd kGgufAvx2{"avx2", &gguf_avx2::dequantize_any, &gguf_avx2::linear,
+                         &gguf_avx2::quantize_any};
 
 }  // namespace espalier
 #endif

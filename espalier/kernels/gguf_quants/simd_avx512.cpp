@@ -13,11 +13,13 @@ namespace {
 
 constexpr int kLanes = 16;
 #include "espalier/kernels/gguf_quants/simd_body_internal.h"
+#include "espalier/kernels/gguf_quants/simd_quantize_internal.h"
 
 }  // namespace
 }  // namespace gguf_avx512
 
-const GgufSimd kGgufAvx512{"avx512", &gguf_avx512::dequantize_any, &gguf_avx512::linear};
+const GgufSimd kGgufAvx512{"avx512", &gguf_avx512::dequantize_any, &gguf_avx512::linear,
+                           &gguf_avx512::quantize_any};
 
 }  // namespace espalier
 #endif

@@ -22,6 +22,10 @@ struct GgufSimd {
   void (*linear)(GgufType type, const std::uint8_t* weights, std::size_t row_bytes, std::size_t in,
                  int outputs, const float* x, std::size_t rows, float* y, std::size_t y_stride,
                  float* scratch);
+  /// Quantises blocks (F16, BF16, Q8_0, Q4_0, Q4_1) and returns how many: it stops before a block
+  /// that needs the scalar code, which then also reports what cannot be quantised.
+  std::size_t (*quantize)(GgufType type, const float* values, std::size_t blocks,
+                          std::uint8_t* out);
 };
 
 extern const GgufSimd kGgufBaseline;

@@ -1,13 +1,13 @@
 // The training job: which tensors train, how a batch becomes gradients, when the prefix cache pays.
 #include "espalier/methods/layer_pruning/finetune.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
-
 #include <algorithm>
 #include <optional>
 #include <system_error>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -23,8 +23,8 @@ namespace {
 
 constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr std::int64_t kPrefixTokens = 4096;             // of one forward of the prefix pass
-constexpr std::uint64_t kDiskReserve = 1ull << 30;       // left free beside the cache
+constexpr std::int64_t kPrefixTokens = 4096;        // of one forward of the prefix pass
+constexpr std::uint64_t kDiskReserve = 1ull << 30;  // left free beside the cache
 
 /// First layer that trains: everything below is frozen.
 std::int64_t first_trained(const Decoder& model, const FinetuneOptions& options) {
@@ -36,19 +36,25 @@ std::uint64_t untie(Decoder& model, const FinetuneOptions& options, Reporter& re
   if (options.mode != TuneMode::kPartial || !model.config().tied_embeddings) return 0;
   const at::Tensor& head = model.head_weight();
   const std::uint64_t bytes = head.nbytes();
-  reporter.info(format("the output head shares the embedding's matrix; training it unties the two: a {} lm_head.weight of {} is added",
-                       shape_text(head.sizes()), to_string(Bytes{static_cast<std::int64_t>(bytes)})));
+  reporter.info(
+      format("the output head shares the embedding's matrix; training it unties the two: a {} "
+             "lm_head.weight of {} is added",
+             shape_text(head.sizes()), to_string(Bytes{static_cast<std::int64_t>(bytes)})));
   model.untie_head();
   return bytes;
 }
 
-std::vector<TrainedTensor> mark_trained(Decoder& model, const std::vector<std::string>& names, const DecoderCheckpoint* source) {
-  const bool use_source = source && source->config().num_layers == model.num_layers() && model.type() != at::kFloat;
+std::vector<TrainedTensor> mark_trained(Decoder& model, const std::vector<std::string>& names,
+                                        const DecoderCheckpoint* source) {
+  const bool use_source =
+      source && source->config().num_layers == model.num_layers() && model.type() != at::kFloat;
   std::vector<TrainedTensor> trained;
   model.for_each_parameter([&](const std::string& name, at::Tensor& slot) {
     if (!std::binary_search(names.begin(), names.end(), name)) return;
     at::Tensor full;
-    if (use_source) full = source->load(name == kHead && !source->has(kHead) ? kEmbedding : name, at::kFloat, model.device());
+    if (use_source)
+      full = source->load(name == kHead && !source->has(kHead) ? kEmbedding : name, at::kFloat,
+                          model.device());
     trained.push_back(make_trained(name, slot, full));
   });
   return trained;
@@ -70,8 +76,8 @@ class Job {
     for (const TrainedTensor& t : tensors) weights_.push_back(t.weight);
   }
   /// Decides about the cache and fills it.
-  void prepare_cache(const std::filesystem::path& folder, const std::string& frozen, std::int64_t steps_left, Reporter& reporter,
-                     const StopToken& stop);
+  void prepare_cache(const std::filesystem::path& folder, const std::string& frozen,
+                     std::int64_t steps_left, Reporter& reporter, const StopToken& stop);
   StepGradients gradients(std::int64_t step, std::int64_t steps);
 
   std::uint64_t cache_bytes = 0;
@@ -92,18 +98,21 @@ class Job {
 };
 
 std::int64_t Job::prefix_rows() const {
-  // float32 products on the CPU give a row the same bits in any batch; elsewhere the cache is computed in the very
-  // shape of training, so that cached and uncached runs call the same kernels.
+  // float32 products on the CPU give a row the same bits in any batch; elsewhere the cache is
+  // computed in the very shape of training, so that cached and uncached runs call the same kernels.
   const bool any_shape = model_.device().is_cpu() && model_.type() == at::kFloat;
-  return any_shape ? std::max<std::int64_t>(1, kPrefixTokens / options_.seq_len) : std::min(micro_, ids_.size(0));
+  return any_shape ? std::max<std::int64_t>(1, kPrefixTokens / options_.seq_len)
+                   : std::min(micro_, ids_.size(0));
 }
 
-void Job::prepare_cache(const std::filesystem::path& folder, const std::string& frozen, std::int64_t steps_left,
-                        Reporter& reporter, const StopToken& stop) {
+void Job::prepare_cache(const std::filesystem::path& folder, const std::string& frozen,
+                        std::int64_t steps_left, Reporter& reporter, const StopToken& stop) {
   if (options_.prefix_cache == PrefixCache::kOff || first_ == 0 || steps_left == 0) return;
   const Stopwatch watch;
-  const HiddenStateFile::Shape shape{ids_.size(0), options_.seq_len, model_.config().hidden_size, model_.type()};
-  const std::uint64_t bytes = prefix_cache_bytes(shape.rows, shape.seq_len, shape.hidden, shape.type);
+  const HiddenStateFile::Shape shape{ids_.size(0), options_.seq_len, model_.config().hidden_size,
+                                     model_.type()};
+  const std::uint64_t bytes =
+      prefix_cache_bytes(shape.rows, shape.seq_len, shape.hidden, shape.type);
   // In one pass over the data every row is computed once with or without a cache.
   const bool repeats = steps_left > order_.steps_per_epoch();
   const bool exists = std::filesystem::exists(folder);
@@ -114,13 +123,15 @@ void Job::prepare_cache(const std::filesystem::path& folder, const std::string& 
     std::error_code code;
     const std::filesystem::space_info space = std::filesystem::space(folder.parent_path(), code);
     if (!exists && !code && space.available < bytes + kDiskReserve) {
-      reporter.warn(format("prefix cache is off: it needs {} of disk and {} are free; training goes on without it",
-                           to_string(Bytes{static_cast<std::int64_t>(bytes)}),
-                           to_string(Bytes{static_cast<std::int64_t>(space.available)})));
+      reporter.warn(format(
+          "prefix cache is off: it needs {} of disk and {} are free; training goes on without it",
+          to_string(Bytes{static_cast<std::int64_t>(bytes)}),
+          to_string(Bytes{static_cast<std::int64_t>(space.available)})));
       return;
     }
-    reporter.info(format("prefix cache: {} rows x {} tokens entering layer {}, {} on disk while training", shape.rows,
-                         shape.seq_len, first_, to_string(Bytes{static_cast<std::int64_t>(bytes)})));
+    reporter.info(format(
+        "prefix cache: {} rows x {} tokens entering layer {}, {} on disk while training",
+        shape.rows, shape.seq_len, first_, to_string(Bytes{static_cast<std::int64_t>(bytes)})));
   }
   HiddenStateFile file(folder, key, shape);
   fill_prefix_cache(model_, first_, ids_, prefix_rows(), file, reporter, stop);
@@ -139,19 +150,24 @@ at::Tensor Job::prefix(const std::vector<std::int64_t>& rows, const at::Tensor& 
 
 StepGradients Job::gradients(std::int64_t step, std::int64_t steps) {
   const std::vector<std::int64_t> batch = order_.batch(step);
-  if (cache_ && step + 1 < steps && order_.epoch_of(step + 1) == order_.epoch_of(step)) cache_->will_need(order_.batch(step + 1));
+  if (cache_ && step + 1 < steps && order_.epoch_of(step + 1) == order_.epoch_of(step))
+    cache_->will_need(order_.batch(step + 1));
   const std::int64_t tokens = options_.seq_len;
-  const double scale = 1.0 / static_cast<double>(static_cast<std::int64_t>(batch.size()) * (tokens - 1));
+  const double scale =
+      1.0 / static_cast<double>(static_cast<std::int64_t>(batch.size()) * (tokens - 1));
   StepGradients result;
   result.tokens = static_cast<std::int64_t>(batch.size()) * tokens;
   for (std::size_t begin = 0; begin < batch.size(); begin += static_cast<std::size_t>(micro_)) {
     const std::size_t end = std::min(batch.size(), begin + static_cast<std::size_t>(micro_));
-    const std::vector<std::int64_t> rows(batch.begin() + static_cast<std::ptrdiff_t>(begin), batch.begin() + static_cast<std::ptrdiff_t>(end));
+    const std::vector<std::int64_t> rows(batch.begin() + static_cast<std::ptrdiff_t>(begin),
+                                         batch.begin() + static_cast<std::ptrdiff_t>(end));
     const at::Tensor ids = ids_.index_select(0, at::tensor(rows, at::kLong)).to(model_.device());
-    const at::Tensor h = model_.run_layers(prefix(rows, ids), first_, model_.num_layers(), context_);
+    const at::Tensor h =
+        model_.run_layers(prefix(rows, ids), first_, model_.num_layers(), context_);
     const at::Tensor normed = model_.final_norm(h.narrow(1, 0, tokens - 1));
     const at::Tensor targets = ids.narrow(1, 1, tokens - 1).reshape({-1});
-    const at::Tensor loss = linear_cross_entropy(normed.reshape({-1, normed.size(-1)}), model_.head_weight(), targets, scale);
+    const at::Tensor loss = linear_cross_entropy(normed.reshape({-1, normed.size(-1)}),
+                                                 model_.head_weight(), targets, scale);
     const std::vector<at::Tensor> grads = torch::autograd::grad({loss}, weights_);
     result.loss += loss.item<double>();
     const at::NoGradGuard no_grad;
@@ -166,7 +182,8 @@ StepGradients Job::gradients(std::int64_t step, std::int64_t steps) {
   return result;
 }
 
-TrainOptions train_options(const FinetuneOptions& o, const TokenText& text, const Decoder& model, std::int64_t steps) {
+TrainOptions train_options(const FinetuneOptions& o, const TokenText& text, const Decoder& model,
+                           std::int64_t steps) {
   TrainOptions options;
   options.schedule = {o.lr, o.warmup, steps, o.decay};
   options.adamw = {o.beta1, o.beta2, o.eps, o.weight_decay};
@@ -180,74 +197,20 @@ TrainOptions train_options(const FinetuneOptions& o, const TokenText& text, cons
                         {"dtype", std::string(dtype_name(to_dtype(o.compute)))},
                         {"data sha256", text.sha256},
                         {"layers", format("{}", model.num_layers())}};
-  options.may_change = {{"steps", format("{}", steps)},
-                        {"micro_batch", format("{}", o.micro_batch)},
-                        {"lr", format("{}", o.lr)},
-                        {"lr_decay", std::string(lr_decay_name(o.decay))},
-                        {"warmup", format("{}", o.warmup)},
-                        {"weight_decay", format("{}", o.weight_decay)},
-                        {"beta1", format("{}", o.beta1)},
-                        {"beta2", format("{}", o.beta2)},
-                        {"eps", format("{}", o.eps)},
-                        {"clip", format("{}", o.clip)}};
+  options.may_change = {
+      {"steps", format("{}", steps)},     {"micro_batch", format("{}", o.micro_batch)},
+      {"lr", format("{}", o.lr)},         {"lr_decay", std::string(lr_decay_name(o.decay))},
+      {"warmup", format("{}", o.warmup)}, {"weight_decay", format("{}", o.weight_decay)},
+      {"beta1", format("{}", o.beta1)},   {"beta2", format("{}", o.beta2)},
+      {"eps", format("{}", o.eps)},       {"clip", format("{}", o.clip)}};
   return options;
 }
 
 }  // namespace
 
-std::vector<std::string> trained_names(Decoder& model, TuneMode mode, std::int64_t last) {
-  std::vector<std::string> names;
-  if (mode == TuneMode::kPartial && (last < 0 || last > model.num_layers())) {
-    throw Error(ErrorKind::kUsage, "--last", format("is {}, allowed is 0 to {} (the model's layers)", last, model.num_layers()));
-  }
-  bool head = false;
-  model.for_each_parameter([&](const std::string& name, at::Tensor&) {
-    head = head || name == kHead;
-    bool trains = mode == TuneMode::kFull || name == kHead || name == "model.norm.weight";
-    for (std::int64_t i = model.num_layers() - last; !trains && i < model.num_layers(); ++i) {
-      trains = name.starts_with(format("model.layers.{}.", i));
-    }
-    if (trains) names.push_back(name);
-  });
-  if (mode == TuneMode::kPartial && !head) names.push_back(kHead);
-  return names;
-}
-
-std::int64_t planned_steps(const FinetuneOptions& options, std::int64_t rows) {
-  if ((options.steps > 0) == (options.epochs > 0)) {
-    throw Error(ErrorKind::kUsage, "--steps", "give exactly one of --steps and --epochs, as a positive number").hint("--epochs 1");
-  }
-  if (options.steps > 0) return options.steps;
-  return options.epochs * RowOrder(rows, options.batch_size, options.seed).steps_per_epoch();
-}
-
-void check_finetune_options(const FinetuneOptions& o, const DecoderConfig& config) {
-  ProblemList problems(ErrorKind::kUsage, "finetune");
-  if (o.mode == TuneMode::kPartial && (o.last < 0 || o.last > config.num_layers)) {
-    problems.add(format("--last is {}, allowed is 0 to {} (the model's layers)", o.last, config.num_layers));
-  }
-  if (o.seq_len < 8) problems.add(format("--seq-len is {}, it must be at least 8", o.seq_len));
-  if (config.context_length > 0 && o.seq_len > config.context_length) {
-    problems.add(format("--seq-len is {}, the model's context is {}", o.seq_len, config.context_length));
-  }
-  if (o.batch_size < 1) problems.add(format("--batch-size is {}, it must be at least 1", o.batch_size));
-  if (o.micro_batch < 0 || o.micro_batch > o.batch_size) {
-    problems.add(format("--micro-batch is {}, allowed is 0 (the whole batch) to --batch-size {}", o.micro_batch, o.batch_size));
-  }
-  if ((o.steps > 0) == (o.epochs > 0)) problems.add("give exactly one of --steps and --epochs, as a positive number");
-  if (!(o.lr > 0)) problems.add(format("--lr is {}, it must be positive", o.lr));
-  if (o.warmup < 0 || (o.steps > 0 && o.warmup >= o.steps)) {
-    problems.add(format("--warmup is {}, it must be smaller than --steps {}", o.warmup, o.steps));
-  }
-  if (!(o.clip >= 0)) problems.add(format("--clip is {}, it must not be negative", o.clip));
-  if (!(o.weight_decay >= 0)) problems.add(format("--weight-decay is {}, it must not be negative", o.weight_decay));
-  if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1)) problems.add("--beta1 and --beta2 must lie in [0, 1)");
-  if (o.checkpoint_every < 0) problems.add(format("--checkpoint-every is {}, it must not be negative", o.checkpoint_every));
-  problems.throw_if_any();
-}
-
-FinetuneResult finetune(Decoder& model, const TokenText& text, const FinetuneOptions& options, RunFolder& run,
-                        Reporter& reporter, const StopToken& stop, const DecoderCheckpoint* source) {
+FinetuneResult finetune(Decoder& model, const TokenText& text, const FinetuneOptions& options,
+                        RunFolder& run, Reporter& reporter, const StopToken& stop,
+                        const DecoderCheckpoint* source) {
   check_finetune_options(options, model.config());
   ESPALIER_ASSERT(options.compute == model.type());
   Job job(model, options, cut_segments(text, options.seq_len));

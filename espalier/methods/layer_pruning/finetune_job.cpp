@@ -1,10 +1,10 @@
 // The order of things in a finetuning run.
 #include "espalier/methods/layer_pruning/finetune_job.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <system_error>
+
+#include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -22,7 +22,8 @@ constexpr std::int64_t kProbeRows = 4;
 /// What an earlier, killed attempt left of the model goes: the writers expect an empty folder.
 void clear_output(const RunFolder& run) {
   for (const auto& entry : fs::directory_iterator(run.folder())) {
-    if (entry.path() == run.run_dir() || entry.path().filename().string().starts_with(".")) continue;
+    if (entry.path() == run.run_dir() || entry.path().filename().string().starts_with("."))
+      continue;
     std::error_code ignored;
     fs::remove_all(entry.path(), ignored);
   }
@@ -30,15 +31,21 @@ void clear_output(const RunFolder& run) {
 
 class Evaluation {
  public:
-  Evaluation(const FinetuneJob& job, const TokenText& training, const Tokenizer& tokenizer, Reporter& reporter)
+  Evaluation(const FinetuneJob& job, const TokenText& training, const Tokenizer& tokenizer,
+             Reporter& reporter)
       : options_(job.eval_options), bos_(tokenizer.bos().value_or(0)) {
     if (!job.eval_text) return;
-    text_ = load_token_text(*job.eval_text, tokenizer, reporter, job.special_in_text, perplexity_text_tokens(options_));
+    text_ = load_token_text(*job.eval_text, tokenizer, reporter, job.special_in_text,
+                            perplexity_text_tokens(options_));
     if (text_->sha256 == training.sha256) {
-      reporter.warn(format("test leak: {} is the training text itself; the perplexity after says nothing about other text", job.eval_text->string()));
+      reporter.warn(
+          format("test leak: {} is the training text itself; the perplexity after says nothing "
+                 "about other text",
+                 job.eval_text->string()));
     }
   }
-  std::optional<PerplexityResult> operator()(const Decoder& model, Reporter& reporter, const StopToken& stop) const {
+  std::optional<PerplexityResult> operator()(const Decoder& model, Reporter& reporter,
+                                             const StopToken& stop) const {
     if (!text_) return std::nullopt;
     return perplexity(model, *text_, options_, bos_, reporter, stop);
   }
@@ -52,8 +59,9 @@ class Evaluation {
 
 }  // namespace
 
-FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text, const Tokenizer& tokenizer, RunFolder& run,
-                                 Reporter& reporter, const StopToken& stop) {
+FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text,
+                                 const Tokenizer& tokenizer, RunFolder& run, Reporter& reporter,
+                                 const StopToken& stop) {
   const std::shared_ptr<const DecoderCheckpoint> checkpoint = DecoderCheckpoint::open(job.source);
   check_finetune_options(job.options, checkpoint->config());
   const Evaluation evaluate(job, text, tokenizer, reporter);
@@ -61,7 +69,8 @@ FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text, 
   FinetuneOutcome outcome;
   outcome.eval_sha256 = evaluate.sha256();
   outcome.before = evaluate(model, reporter, stop);
-  if (outcome.before) reporter.info(format("perplexity before: {:.4f}", outcome.before->perplexity));
+  if (outcome.before)
+    reporter.info(format("perplexity before: {:.4f}", outcome.before->perplexity));
   outcome.training = finetune(model, text, job.options, run, reporter, stop, checkpoint.get());
 
   const auto rounded = round_to_stored(job.source, outcome.training.trained, model);
@@ -76,7 +85,8 @@ FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text, 
   write_finetune_card(job, text, outcome, run.folder() / "README.md");
   write_finetune_report(job, text, outcome, run.run_dir() / "report.html");
   std::error_code ignored;
-  fs::remove_all(run.run_dir() / "checkpoints", ignored);  // the finished model holds what they were for
+  fs::remove_all(run.run_dir() / "checkpoints",
+                 ignored);  // the finished model holds what they were for
   return outcome;
 }
 

@@ -1,5 +1,6 @@
-// `finetune` from a model folder to a model folder: perplexity before, training, perplexity after, complete output,
-// proof by reloading, model card and report. The caller opens the run folder and publishes it.
+// `finetune` from a model folder to a model folder: perplexity before, training, perplexity after,
+// complete output, proof by reloading, model card and report. The caller opens the run folder and
+// publishes it.
 #pragma once
 
 #include <cstdint>
@@ -16,25 +17,26 @@
 namespace espalier::layer_pruning {
 
 struct FinetuneJob {
-  std::filesystem::path source;                // folder or .gguf
+  std::filesystem::path source;  // folder or .gguf
   FinetuneOptions options;
   at::Device device = at::kCPU;
   std::optional<std::filesystem::path> eval_text;
-  PerplexityOptions eval_options;              // of eval_text
+  PerplexityOptions eval_options;  // of eval_text
   bool special_in_text = true;
-  std::string command_line;                    // for the model card
+  std::string command_line;  // for the model card
 };
 
 struct FinetuneOutcome {
   FinetuneResult training;
   std::optional<PerplexityResult> before, after;  // of eval_text
   std::string eval_sha256;
-  double probe_loss = 0;                       // equal in memory and after reloading
+  double probe_loss = 0;  // equal in memory and after reloading
 };
 
-/// Trains on `text` and writes everything into `run`; run.publish() is the caller's. Throws what finetune() throws;
-/// warns when eval_text is the training text.
-FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text, const Tokenizer& tokenizer, RunFolder& run,
-                                 Reporter& reporter, const StopToken& stop);
+/// Trains on `text` and writes everything into `run`; run.publish() is the caller's. Throws what
+/// finetune() throws; warns when eval_text is the training text.
+FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text,
+                                 const Tokenizer& tokenizer, RunFolder& run, Reporter& reporter,
+                                 const StopToken& stop);
 
 }  // namespace espalier::layer_pruning

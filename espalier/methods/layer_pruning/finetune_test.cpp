@@ -1,20 +1,22 @@
-// Training a tiny decoder: gradients against plain autograd, exact accumulation, the cache changes no bit, and stopping
-// and resuming equals running through.
+// Training a tiny decoder: gradients against plain autograd, exact accumulation, the cache changes
+// no bit, and stopping and resuming equals running through.
 #include "espalier/methods/layer_pruning/finetune.h"
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <fstream>
+
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/random.h"
 #include "espalier/data/row_order.h"
 #include "espalier/methods/layer_pruning/prefix_cache.h"
 #include "espalier/train/adamw.h"
+
 #include "tests/support/random_decoder.h"
 
 namespace espalier::layer_pruning {
@@ -58,7 +60,8 @@ class StopAtRow : public StopToken {  // asks for a stop once metrics.csv has `r
 class Notes : public Reporter {
  public:
   void log(LogLevel, std::string_view message) override { lines.emplace_back(message); }
-  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total, std::string_view unit) override {
+  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total,
+                                       std::string_view unit) override {
     phases.emplace_back(name);
     return silent_reporter().phase(name, total, unit);
   }
@@ -90,7 +93,8 @@ class Finetune : public ::testing::Test {
     fs::remove_all(out_);
     fs::remove_all(out_.string() + ".partial");
   }
-  FinetuneResult run_once(Decoder& model, const FinetuneOptions& options, Reporter& reporter = silent_reporter()) {
+  FinetuneResult run_once(Decoder& model, const FinetuneOptions& options,
+                          Reporter& reporter = silent_reporter()) {
     clean();
     RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
     return finetune(model, text_, options, run, reporter, never_stop());
@@ -102,12 +106,14 @@ class Finetune : public ::testing::Test {
 void expect_same(const FinetuneResult& a, const FinetuneResult& b) {
   EXPECT_EQ(a.losses, b.losses);
   ASSERT_EQ(a.trained.size(), b.trained.size());
-  for (const auto& [name, tensor] : a.trained) EXPECT_TRUE(at::equal(tensor, b.trained.at(name))) << name;
+  for (const auto& [name, tensor] : a.trained)
+    EXPECT_TRUE(at::equal(tensor, b.trained.at(name))) << name;
 }
 
 TEST_F(Finetune, NamesOfWhatTrains) {
   Decoder tied = random_decoder(tiny_config(3, true));
-  EXPECT_EQ(trained_names(tied, TuneMode::kPartial, 0), (std::vector<std::string>{"model.norm.weight", "lm_head.weight"}));
+  EXPECT_EQ(trained_names(tied, TuneMode::kPartial, 0),
+            (std::vector<std::string>{"model.norm.weight", "lm_head.weight"}));
   const std::vector<std::string> last = trained_names(tied, TuneMode::kPartial, 1);
   EXPECT_EQ(last.size(), 11u);
   EXPECT_EQ(last.front(), "model.layers.2.input_layernorm.weight");
@@ -138,16 +144,19 @@ TEST_F(Finetune, AStepIsPlainAutogradAndAdamW) {
   const std::vector<std::int64_t> rows = RowOrder(18, 4, 5).batch(0);
   const at::Tensor ids = cut_segments(text_, kTokens).index_select(0, at::tensor(rows, at::kLong));
   const at::Tensor logits = plain.forward(ids).narrow(1, 0, kTokens - 1);
-  const at::Tensor loss = at::cross_entropy_loss(logits.reshape({-1, 300}), ids.narrow(1, 1, kTokens - 1).reshape({-1}));
+  const at::Tensor loss = at::cross_entropy_loss(logits.reshape({-1, 300}),
+                                                 ids.narrow(1, 1, kTokens - 1).reshape({-1}));
   EXPECT_NEAR(result.loss_first, loss.item<double>(), 1e-5);
   const std::vector<at::Tensor> gradients = torch::autograd::grad({loss}, weights);
   std::vector<at::Tensor> masters;
   for (at::Tensor& w : weights) masters.push_back(w.detach());
   AdamW(masters, {}).step(gradients, options.lr);
   for (std::size_t i = 0; i < names.size(); ++i) {
-    // Adam's first step is lr * sign(g) wherever |g| >> eps: compare where the gradient is not rounding noise.
+    // Adam's first step is lr * sign(g) wherever |g| >> eps: compare where the gradient is not
+    // rounding noise.
     const at::Tensor sure = gradients[i].abs() > 1e-6;
-    const at::Tensor difference = (masters[i] - result.trained.at(names[i])).abs().masked_select(sure);
+    const at::Tensor difference =
+        (masters[i] - result.trained.at(names[i])).abs().masked_select(sure);
     EXPECT_LT(difference.numel() ? difference.max().item<double>() : 0, 2e-5) << names[i];
   }
   EXPECT_EQ(result.tokens, 4 * kTokens);
@@ -162,7 +171,8 @@ TEST_F(Finetune, TheLossOfABatchDoesNotDependOnItsMicroBatches) {
     options.micro_batch = micro;
     Decoder split = random_decoder(tiny_config(3, false));
     const FinetuneResult b = run_once(split, options);
-    for (std::size_t i = 0; i < a.losses.size(); ++i) EXPECT_NEAR(a.losses[i], b.losses[i], 2e-5) << "micro " << micro << ", step " << i;
+    for (std::size_t i = 0; i < a.losses.size(); ++i)
+      EXPECT_NEAR(a.losses[i], b.losses[i], 2e-5) << "micro " << micro << ", step " << i;
   }
 }
 
@@ -180,11 +190,14 @@ TEST_F(Finetune, LearnsAndFreezesTheRest) {
     EXPECT_EQ(model.config().tied_embeddings, !partial);
     EXPECT_EQ(result.untied_bytes, partial ? 300u * 64 * 4 : 0u);
     EXPECT_EQ(at::equal(model.embedding().detach(), Decoder(before).embedding()), partial);
-    EXPECT_EQ(at::equal(model.block(1).mlp.up_proj.weight, before.block(1).mlp.up_proj.weight), partial);
+    EXPECT_EQ(at::equal(model.block(1).mlp.up_proj.weight, before.block(1).mlp.up_proj.weight),
+              partial);
     EXPECT_FALSE(at::equal(model.block(2).mlp.up_proj.weight, before.block(2).mlp.up_proj.weight));
     EXPECT_FALSE(model.block(2).mlp.up_proj.weight.requires_grad());
     const std::string said = notes.lines.empty() ? "" : notes.lines.front();
-    EXPECT_EQ(said.find("a [300, 64] lm_head.weight of 75.0 KiB is added") != std::string::npos, partial) << said;
+    EXPECT_EQ(said.find("a [300, 64] lm_head.weight of 75.0 KiB is added") != std::string::npos,
+              partial)
+        << said;
     EXPECT_FALSE(fs::exists(fs::path(out_.string() + ".partial") / "run" / "prefix_cache"));
   }
 }
@@ -193,7 +206,8 @@ TEST_F(Finetune, ThePrefixCacheChangesNoBit) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     FinetuneOptions options = toy_options(20);  // four epochs of five steps
     options.compute = type;
-    Decoder cached_model = random_decoder(tiny_config(4, true), type), plain_model = random_decoder(tiny_config(4, true), type);
+    Decoder cached_model = random_decoder(tiny_config(4, true), type),
+            plain_model = random_decoder(tiny_config(4, true), type);
     const FinetuneResult cached = run_once(cached_model, options);
     options.prefix_cache = PrefixCache::kOff;
     const FinetuneResult plain = run_once(plain_model, options);
@@ -225,10 +239,12 @@ TEST_F(Finetune, StoppedAndResumedEqualsStraightThrough) {
     {
       RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
       const StopAtRow stop(run.run_dir() / "metrics.csv", 5);
-      EXPECT_THROW(finetune(first_model, text_, options, run, silent_reporter(), stop), Interrupted);
+      EXPECT_THROW(finetune(first_model, text_, options, run, silent_reporter(), stop),
+                   Interrupted);
     }
     const fs::path partial = out_.string() + ".partial";
-    EXPECT_EQ(fs::exists(partial / "run" / "prefix_cache" / "hidden.bin"), cache == PrefixCache::kAuto);
+    EXPECT_EQ(fs::exists(partial / "run" / "prefix_cache" / "hidden.bin"),
+              cache == PrefixCache::kAuto);
     Decoder second_model = random_decoder(tiny_config(3, true));
     RunFolder run = RunFolder::create(out_, OutputPolicy::kResume, {});
     Notes notes;
@@ -272,8 +288,9 @@ TEST_F(Finetune, RefusesBadOptionsTogether) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    for (const char* part : {"--last is 9, allowed is 0 to 3", "exactly one of --steps and --epochs", "--lr is 0", "--seq-len is 1000, the model's context is 512",
-                             "--micro-batch is 8"}) {
+    for (const char* part :
+         {"--last is 9, allowed is 0 to 3", "exactly one of --steps and --epochs", "--lr is 0",
+          "--seq-len is 1000, the model's context is 512", "--micro-batch is 8"}) {
       EXPECT_NE(error.message().find(part), std::string::npos) << part << "\n" << error.message();
     }
   }
@@ -300,7 +317,8 @@ TEST(PrefixCacheFile, AnotherKeyOrATruncatedFileStartsAnew) {
     HiddenStateFile file(folder, "key", shape);
     file.append(rows.narrow(0, 0, 2));
     file.append(rows.narrow(0, 2, 3));
-    EXPECT_TRUE(at::equal(file.read({4, 0, 4}), rows.index_select(0, at::tensor({4, 0, 4}, at::kLong))));
+    EXPECT_TRUE(
+        at::equal(file.read({4, 0, 4}), rows.index_select(0, at::tensor({4, 0, 4}, at::kLong))));
   }
   EXPECT_TRUE(HiddenStateFile::is_complete(folder, "key", shape));
   EXPECT_TRUE(at::equal(HiddenStateFile(folder, "key", shape).read({3}), rows.narrow(0, 3, 1)));

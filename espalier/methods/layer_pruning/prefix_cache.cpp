@@ -1,13 +1,14 @@
 // The cache file: raw rows in hidden.bin, what they are and how many are done in hidden.json.
 #include "espalier/methods/layer_pruning/prefix_cache.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
+#include <algorithm>
+#include <cerrno>
+
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
@@ -32,7 +33,8 @@ std::int64_t row_bytes(const HiddenStateFile::Shape& shape) {
 }
 
 /// Rows on record for this key; -1 when the folder holds nothing for it.
-std::int64_t recorded_rows(const fs::path& folder, const std::string& key, const HiddenStateFile::Shape& shape) {
+std::int64_t recorded_rows(const fs::path& folder, const std::string& key,
+                           const HiddenStateFile::Shape& shape) {
   std::error_code code;
   if (!fs::exists(index_path(folder), code)) return -1;
   const std::uintmax_t size = fs::file_size(data_path(folder), code);
@@ -49,12 +51,15 @@ std::int64_t recorded_rows(const fs::path& folder, const std::string& key, const
 
 /// Whole transfers of `count` bytes; `io` is ::pread or ::pwrite.
 template <class Io, class Pointer>
-void transfer(Io io, int descriptor, Pointer data, std::size_t count, std::int64_t offset, const fs::path& path, const char* verb) {
+void transfer(Io io, int descriptor, Pointer data, std::size_t count, std::int64_t offset,
+              const fs::path& path, const char* verb) {
   while (count > 0) {
     const ssize_t n = io(descriptor, data, count, offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) throw_write_error(path, errno);
-    if (n == 0) throw Error(ErrorKind::kResource, path.string(), format("ended while {} at offset {}", verb, offset));
+    if (n == 0)
+      throw Error(ErrorKind::kResource, path.string(),
+                  format("ended while {} at offset {}", verb, offset));
     data += n;
     count -= static_cast<std::size_t>(n);
     offset += n;
@@ -85,8 +90,10 @@ std::string prefix_key(const std::string& frozen, const at::Tensor& ids, const D
   return hash.hex();
 }
 
-std::uint64_t prefix_cache_bytes(std::int64_t rows, std::int64_t seq_len, std::int64_t hidden, at::ScalarType type) {
-  return static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(row_bytes({rows, seq_len, hidden, type}));
+std::uint64_t prefix_cache_bytes(std::int64_t rows, std::int64_t seq_len, std::int64_t hidden,
+                                 at::ScalarType type) {
+  return static_cast<std::uint64_t>(rows) *
+         static_cast<std::uint64_t>(row_bytes({rows, seq_len, hidden, type}));
 }
 
 struct HiddenStateFile::State {
@@ -116,7 +123,8 @@ struct HiddenStateFile::State {
   }
 };
 
-bool HiddenStateFile::is_complete(const fs::path& folder, const std::string& key, const Shape& shape) {
+bool HiddenStateFile::is_complete(const fs::path& folder, const std::string& key,
+                                  const Shape& shape) {
   return recorded_rows(folder, key, shape) == shape.rows;
 }
 
@@ -152,24 +160,29 @@ std::int64_t HiddenStateFile::rows_done() const { return state_->rows_done; }
 
 void HiddenStateFile::append(const at::Tensor& rows) {
   const Shape& shape = state_->shape;
-  ESPALIER_ASSERT(rows.scalar_type() == shape.type && rows.dim() == 3 && rows.size(1) == shape.seq_len && rows.size(2) == shape.hidden);
+  ESPALIER_ASSERT(rows.scalar_type() == shape.type && rows.dim() == 3 &&
+                  rows.size(1) == shape.seq_len && rows.size(2) == shape.hidden);
   ESPALIER_ASSERT(state_->rows_done + rows.size(0) <= shape.rows);
   const at::Tensor contiguous = rows.to(at::kCPU).contiguous();
   const auto bytes = tensor_bytes(contiguous);
-  transfer(::pwrite, state_->descriptor, bytes.data(), bytes.size(), state_->rows_done * row_bytes(shape), data_path(state_->folder), "writing");
+  transfer(::pwrite, state_->descriptor, bytes.data(), bytes.size(),
+           state_->rows_done * row_bytes(shape), data_path(state_->folder), "writing");
   state_->rows_done += rows.size(0);
-  if (state_->rows_done == shape.rows || state_->since_record.seconds() > kRecordSeconds) state_->record();
+  if (state_->rows_done == shape.rows || state_->since_record.seconds() > kRecordSeconds)
+    state_->record();
 }
 
 at::Tensor HiddenStateFile::read(const std::vector<std::int64_t>& rows) const {
   const Shape& shape = state_->shape;
-  const at::Tensor out = at::empty({static_cast<std::int64_t>(rows.size()), shape.seq_len, shape.hidden}, shape.type);
+  const at::Tensor out =
+      at::empty({static_cast<std::int64_t>(rows.size()), shape.seq_len, shape.hidden}, shape.type);
   auto* data = static_cast<std::byte*>(out.mutable_data_ptr());
   for (const std::int64_t row : rows) {
     ESPALIER_ASSERT(row >= 0 && row < state_->rows_done);
-    // Read, not mapped: a batch's rows then count once in memory, and the page cache still keeps what fits.
-    transfer(::pread, state_->descriptor, data, static_cast<std::size_t>(row_bytes(shape)), row * row_bytes(shape),
-             data_path(state_->folder), "reading");
+    // Read, not mapped: a batch's rows then count once in memory, and the page cache still keeps
+    // what fits.
+    transfer(::pread, state_->descriptor, data, static_cast<std::size_t>(row_bytes(shape)),
+             row * row_bytes(shape), data_path(state_->folder), "reading");
     data += row_bytes(shape);
   }
   return out;
@@ -177,12 +190,14 @@ at::Tensor HiddenStateFile::read(const std::vector<std::int64_t>& rows) const {
 
 void HiddenStateFile::will_need(const std::vector<std::int64_t>& rows) const {
   for (const std::int64_t row : rows) {
-    ::posix_fadvise(state_->descriptor, row * row_bytes(state_->shape), row_bytes(state_->shape), POSIX_FADV_WILLNEED);
+    ::posix_fadvise(state_->descriptor, row * row_bytes(state_->shape), row_bytes(state_->shape),
+                    POSIX_FADV_WILLNEED);
   }
 }
 
-void fill_prefix_cache(const Decoder& model, std::int64_t first, const at::Tensor& ids, std::int64_t batch_rows,
-                       HiddenStateFile& file, Reporter& reporter, const StopToken& stop) {
+void fill_prefix_cache(const Decoder& model, std::int64_t first, const at::Tensor& ids,
+                       std::int64_t batch_rows, HiddenStateFile& file, Reporter& reporter,
+                       const StopToken& stop) {
   const std::int64_t rows = ids.size(0);
   if (file.rows_done() == rows) return;
   const at::NoGradGuard no_grad;
@@ -190,8 +205,11 @@ void fill_prefix_cache(const Decoder& model, std::int64_t first, const at::Tenso
   const auto phase = reporter.phase("frozen layers, once", rows, "rows");
   while (file.rows_done() < rows) {
     phase->update(file.rows_done());
-    if (stop.stop_requested()) throw Interrupted{"the rows cached so far are kept; the same command with --resume continues"};
-    const at::Tensor part = ids.narrow(0, file.rows_done(), std::min(batch_rows, rows - file.rows_done()));
+    if (stop.stop_requested())
+      throw Interrupted{
+          "the rows cached so far are kept; the same command with --resume continues"};
+    const at::Tensor part =
+        ids.narrow(0, file.rows_done(), std::min(batch_rows, rows - file.rows_done()));
     file.append(model.run_layers(model.embed(part.to(model.device())), 0, first, context));
   }
   phase->update(rows);

@@ -1,8 +1,7 @@
-// Hidden states that enter the first trained layer, one row of the training text each, computed once and kept in a
-// file: the layers below never change, so every epoch after that costs only what trains (spec 4.5).
+// Hidden states that enter the first trained layer, one row of the training text each, computed
+// once and kept in a file: the layers below never change, so every epoch after that costs only what
+// trains (spec 4.5).
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -10,20 +9,24 @@
 #include <string>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+
 #include "espalier/base/reporter.h"
 #include "espalier/models/decoder/decoder.h"
 
 namespace espalier::layer_pruning {
 
-/// Digest of the embedding and the layers below `first`; of nothing when first is 0. Reads the weights once (memory
-/// bandwidth).
+/// Digest of the embedding and the layers below `first`; of nothing when first is 0. Reads the
+/// weights once (memory bandwidth).
 std::string frozen_digest(Decoder& model, std::int64_t first);
 
-/// Digest of all that decides the cached values: the frozen weights, the rows, dtype and kind of device.
+/// Digest of all that decides the cached values: the frozen weights, the rows, dtype and kind of
+/// device.
 std::string prefix_key(const std::string& frozen, const at::Tensor& ids, const Decoder& model);
 
 /// Bytes of a cache: the compute dtype is kept, so what is read back is exactly what was computed.
-std::uint64_t prefix_cache_bytes(std::int64_t rows, std::int64_t seq_len, std::int64_t hidden, at::ScalarType type);
+std::uint64_t prefix_cache_bytes(std::int64_t rows, std::int64_t seq_len, std::int64_t hidden,
+                                 at::ScalarType type);
 
 class HiddenStateFile {
  public:
@@ -32,19 +35,20 @@ class HiddenStateFile {
     at::ScalarType type = at::kFloat;
   };
 
-  /// Opens folder/hidden.bin when it was made for `key` (complete or not), else makes it anew, its disk space reserved.
-  /// Throws Error(kResource) when the space is not there.
+  /// Opens folder/hidden.bin when it was made for `key` (complete or not), else makes it anew, its
+  /// disk space reserved. Throws Error(kResource) when the space is not there.
   HiddenStateFile(const std::filesystem::path& folder, const std::string& key, const Shape& shape);
   ~HiddenStateFile();
   HiddenStateFile(HiddenStateFile&&) noexcept;
   HiddenStateFile& operator=(HiddenStateFile&&) noexcept;
 
   /// Whether folder holds all rows for this key: then opening costs nothing.
-  static bool is_complete(const std::filesystem::path& folder, const std::string& key, const Shape& shape);
+  static bool is_complete(const std::filesystem::path& folder, const std::string& key,
+                          const Shape& shape);
 
   std::int64_t rows_done() const;
-  /// Appends rows [n, seq_len, hidden]; how far it got is on record every few seconds and at the last row, so that a
-  /// killed run loses no more.
+  /// Appends rows [n, seq_len, hidden]; how far it got is on record every few seconds and at the
+  /// last row, so that a killed run loses no more.
   void append(const at::Tensor& rows);
   /// Rows by index, all below rows_done: [n, seq_len, hidden] on the CPU.
   at::Tensor read(const std::vector<std::int64_t>& rows) const;
@@ -56,9 +60,10 @@ class HiddenStateFile {
   std::unique_ptr<State> state_;
 };
 
-/// Runs the layers below `first` over the rows that `file` still lacks, without autograd. `batch_rows` rows at once.
-/// Interrupted after a stop request; rows done stay.
-void fill_prefix_cache(const Decoder& model, std::int64_t first, const at::Tensor& ids, std::int64_t batch_rows,
-                       HiddenStateFile& file, Reporter& reporter, const StopToken& stop);
+/// Runs the layers below `first` over the rows that `file` still lacks, without autograd.
+/// `batch_rows` rows at once. Interrupted after a stop request; rows done stay.
+void fill_prefix_cache(const Decoder& model, std::int64_t first, const at::Tensor& ids,
+                       std::int64_t batch_rows, HiddenStateFile& file, Reporter& reporter,
+                       const StopToken& stop);
 
 }  // namespace espalier::layer_pruning

@@ -69,7 +69,7 @@ std::string model_card(const PruneJob& job, const PrunePlan& plan) {
         fs::path(plan.calibration.file).filename().string(), plan.calibration.sha256,
         plan.calibration.samples, plan.calibration.seq_len);
   }
-  card += "\nThe model was not trained after the removal; `espalier finetune` heals it.\n";
+  card += "The model was not trained after the removal; `espalier finetune` heals it.\n";
   if (!job.command_line.empty()) card += format("\n## How\n\n```\n{}\n```\n", job.command_line);
   card += format("\nespalier {}. All numbers and scores: `espalier_pruning.json`.\n",
                  build_info().version);

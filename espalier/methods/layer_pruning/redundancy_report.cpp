@@ -83,6 +83,14 @@ std::vector<std::vector<double>> rows_of(const at::Tensor& matrix) {
   return rows;
 }
 
+/// Positive values whose largest hides the others on a linear axis.
+bool spreads_far(std::vector<double> values) {
+  std::erase_if(values, [](double value) { return std::isnan(value); });
+  if (values.empty() || *std::min_element(values.begin(), values.end()) <= 0) return false;
+  std::sort(values.begin(), values.end());
+  return values.back() > 10 * values[values.size() / 2];
+}
+
 void add_metric_chart(const RedundancyResult& result, const PruneChoice& choice,
                       HtmlReport& report) {
   const std::vector<double>& values = result.scores.metrics.at(choice.method);
@@ -93,7 +101,8 @@ void add_metric_chart(const RedundancyResult& result, const PruneChoice& choice,
   chart.x_label =
       choice.method == "angular" ? format("first layer of a run of {}", result.remove) : "layer";
   chart.y_label = text.axis;
-  chart.log_y = choice.method == "ppl";  // the first layers are worth thousands of times the others
+  chart.log_y =
+      spreads_far(values);  // the first layers are often worth thousands of times the others
   chart.x_names = layer_names(result.scores.layers);
   ReportSeries series{choice.method, {}, values};
   for (std::size_t layer = 0; layer < values.size(); ++layer)
@@ -125,7 +134,7 @@ void add_choices(const RedundancyResult& result, HtmlReport& report) {
     report.paragraph(
         format("The whole model has perplexity {} on the same text. Perplexity right after the "
                "removal is not the whole story: "
-               "the paper's claim for `reverse` is accuracy after fine-tuning.",
+               "the paper's claim for reverse is accuracy after fine-tuning.",
                number(result.scores.dense_perplexity)));
   }
 }
@@ -162,10 +171,10 @@ void add_similarity(const RedundancyResult& result, HtmlReport& report) {
     series.x.push_back(static_cast<double>(layer));
   share.series.push_back(std::move(series));
   report.chart(share);
-  report.paragraph(
-      format("MSRS counts pairs of layers with CKA above 0.8: {} of {} pairs, {} of all.",
-             number(result.msrs.value), result.scores.layers * (result.scores.layers - 1) / 2,
-             number(result.msrs.normalised)));
+  report.paragraph(format(
+      "MSRS counts pairs of layers with CKA above {}: {} of {} pairs, {} of all.", result.tau,
+      number(result.msrs.value), result.scores.layers * (result.scores.layers - 1) / 2,
+      number(result.msrs.normalised)));
 }
 
 void write_report(const RedundancyResult& result, const fs::path& path) {

@@ -1,0 +1,286 @@
+// `espalier prune`: remove layers of a decoder, as a file operation, and prove the result.
+#include <algorithm>
+
+#include <ATen/Parallel.h>
+
+#include "espalier/base/error.h"
+#include "espalier/base/format.h"
+#include "espalier/base/json_internal.h"
+#include "espalier/base/units.h"
+#include "espalier/eval/forward_cost.h"
+#include "espalier/methods/layer_pruning/prune_job.h"
+#include "espalier/methods/layer_pruning/prune_plan.h"
+#include "espalier/report/html_report.h"
+#include "espalier/surgery/layer_plan.h"
+
+#include "apps/cli/calibration_options.h"
+#include "apps/cli/commands.h"
+#include "apps/cli/cost_options.h"
+#include "apps/cli/model_options.h"
+#include "apps/cli/output_options.h"
+#include "apps/cli/residency.h"
+#include "apps/cli/scoring_cost.h"
+
+namespace espalier::cli {
+namespace {
+
+namespace lp = layer_pruning;
+
+std::vector<std::string> methods() {
+  std::vector<std::string> names{"auto"};
+  names.insert(names.end(), lp::metric_names().begin(), lp::metric_names().end());
+  return names;
+}
+
+struct PruneOptions {
+  ModelOptions model;
+  OutputOptions output;
+  CalibrationOptions calibration;
+  CostOptions cost;
+  std::string remove, keep, method = "auto", scores, recovery = "none", format = "auto",
+                            type = "auto";
+  std::optional<double> ratio;
+  std::optional<std::int64_t> count;
+  bool force = false;
+
+  template <class V>
+  void visit(V&& option) {
+    model.visit(option);
+    option.group("How much goes (one of these)");
+    option("remove", remove, "these layers: 12-18,25 includes both ends, 12:19 excludes its end",
+           placeholder("LAYERS"));
+    option("keep", keep, "all layers but these go", placeholder("LAYERS"));
+    option("ratio", ratio, "share of the layers, rounded down", in_range(0, 0.99));
+    option("count", count, "number of layers", at_least(1));
+    option("force", force, "allow layers 0 and 1 to go");
+    option.group("Which ones");
+    option("method", method,
+           "layer score; auto: angular, or with --recovery planned reverse (large models) or bi",
+           one_of(methods()));
+    option("scores", scores, "scores.json of an earlier `redundancy` run, instead of scoring again",
+           placeholder("FILE"));
+    option("recovery", recovery,
+           "whether the model will be trained afterwards; decides what auto means",
+           one_of({"none", "planned"}));
+    calibration.visit(option);
+    output.visit(option);
+    option("format", format, "what to write; auto keeps the model's own",
+           one_of({"auto", "hf", "gguf"}));
+    option("type", type, "type of the weights when the format changes; auto loses nothing",
+           one_of({"auto", "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}));
+    cost.visit(option);
+  }
+};
+
+lp::PruneRequest request_of(const PruneOptions& o, Context& context, const DecoderConfig& config) {
+  lp::PruneRequest request;
+  if (!o.remove.empty()) request.remove = o.remove;
+  if (!o.keep.empty()) request.keep = o.keep;
+  request.ratio = o.ratio;
+  request.count = o.count;
+  request.method = o.method;
+  if (!o.scores.empty()) request.scores_file = o.scores;
+  if (!o.calibration.calibration.empty()) request.calibration_file = o.calibration.calibration;
+  request.samples = o.calibration.samples;
+  request.seq_len = o.calibration.seq_len;
+  request.special_in_text = o.calibration.special_in_text;
+  request.recovery_planned = o.recovery == "planned";
+  request.force = o.force;
+  if (context.common.seed != 0) request.seed = static_cast<std::uint64_t>(context.common.seed);
+  request.type = o.model.scalar_type();
+  request.device = ModelOptions::device(context);
+  request.residency = choose_residency(config, request.type, request.device, context.reporter);
+  return request;
+}
+
+bool writes_gguf(const PruneOptions& o, const ModelLocation& location) {
+  return o.format == "gguf" || (o.format == "auto" && location.kind == ModelLocation::Kind::kGguf);
+}
+
+std::optional<GgufType> weight_type(const PruneOptions& o, const ModelLocation& location) {
+  if (o.type == "auto") return std::nullopt;
+  if (writes_gguf(o, location) == (location.kind == ModelLocation::Kind::kGguf)) {
+    throw Error(ErrorKind::kUsage, "--type",
+                "only applies when --format changes the format; kept weights are copied unchanged")
+        .hint("leave --type out, or run `espalier convert` on the result");
+  }
+  if (!writes_gguf(o, location) && o.type.starts_with("q")) {
+    throw Error(ErrorKind::kUsage, "--type",
+                format("{} is a GGUF type, but a model folder is written", o.type))
+        .hint("--type f32, f16 or bf16");
+  }
+  return parse_gguf_type(o.type);
+}
+
+std::int64_t weight_bytes_of(const ModelLocation& location) {
+  if (location.kind == ModelLocation::Kind::kHfFolder)
+    return static_cast<std::int64_t>(HfFolder::open(location.path).weight_bytes());
+  return static_cast<std::int64_t>(std::filesystem::file_size(location.path));
+}
+
+void print_estimate(const PruneOptions& o, Context& context, const ModelLocation& location,
+                    const DecoderConfig& config, const lp::PruneRequest& request) {
+  const lp::RemovalSize size = lp::removal_size(request, config.num_layers);
+  const double ratio = static_cast<double>(size.count) / static_cast<double>(config.num_layers);
+  const std::string method =
+      !size.removed.empty() ? std::string("list")
+      : o.method == "auto"  ? lp::auto_metric(request.recovery_planned, ratio, config.hidden_size)
+                            : o.method;
+  std::vector<std::string> metrics;
+  if (method != "list") metrics.push_back(method);
+  if (request.calibration_file) metrics.push_back(lp::runner_up_metric(method));
+  const ScoringCost scoring =
+      scoring_cost(config, metrics, request.samples, request.seq_len,
+                   request.calibration_file ? 3 : 0, request.type, request.residency);
+  const double share = 1 - static_cast<double>(size.count) *
+                               static_cast<double>(config.parameters_per_layer()) /
+                               static_cast<double>(config.parameters());
+  CostEstimate cost;
+  cost.disk = {static_cast<std::int64_t>(share * static_cast<double>(weight_bytes_of(location)))};
+  cost.peak_memory = {process_bytes() +
+                      std::max<std::int64_t>(64 << 20, scoring.flops > 0 ? scoring.bytes : 0)};
+  // Copying and proving run at about the speed of memory to disk cache; scoring at that of the
+  // matrices.
+  cost.seconds = static_cast<double>(cost.disk.count) / 1e9;
+  if (scoring.flops > 0)
+    cost.seconds += scoring.flops / measure_flops_per_second(config, request.type, request.device);
+  cost.note =
+      size.removed.empty()
+          ? format("remove {} of {} layers, chosen by {}", size.count, config.num_layers, method)
+          : format("remove layers {} of {}", layer_set_text(size.removed), config.num_layers);
+  print_cost(context, "prune", cost, o.output.out);
+}
+
+std::string result_json(const PruneOptions& o, const lp::PrunePlan& plan,
+                        const lp::PruneOutcome& outcome, double seconds) {
+  Json json;
+  json["schema"] = "espalier.prune/1";
+  json["model"] = o.model.model;
+  json["method"] = plan.chosen.method;
+  json["layers_before"] = plan.layers;
+  json["kept"] = plan.kept;
+  json["removed"] = plan.chosen.removed;
+  json["scores"] =
+      parse_json(lp::scores_to_json(plan.scores, "", plan.calibration), "scores")["metrics"];
+  const auto measured = [](double value) { return value > 0 ? Json(value) : Json(nullptr); };
+  json["perplexity_before"] = measured(plan.dense_perplexity);
+  json["perplexity_after"] = measured(plan.chosen.perplexity);
+  json["runner_up"] = nullptr;
+  if (plan.runner_up) {
+    json["runner_up"] = {{"method", plan.runner_up->method},
+                         {"removed", plan.runner_up->removed},
+                         {"perplexity", measured(plan.runner_up->perplexity)}};
+  }
+  json["calibration"] = nullptr;
+  if (!plan.calibration.file.empty()) {
+    json["calibration"] = {{"file", plan.calibration.file},
+                           {"sha256", plan.calibration.sha256},
+                           {"samples", plan.calibration.samples},
+                           {"seq_len", plan.calibration.seq_len},
+                           {"add_bos", false}};
+  }
+  json["verified"] = outcome.comparison ? "logits" : "bit for bit";
+  if (outcome.comparison) json["max_abs_logit_difference"] = outcome.comparison->max_abs_diff;
+  json["out"] = o.output.out;
+  json["bytes"] = outcome.bytes;
+  json["seconds"] = seconds;
+  json["peak_rss_bytes"] = peak_rss().count;
+  return dump_json(json);
+}
+
+std::string result_text(const PruneOptions& o, const lp::PrunePlan& plan,
+                        const lp::PruneOutcome& outcome, double seconds) {
+  std::string text = format("removed layers {} of {}; {} remain\n",
+                            layer_set_text(plan.chosen.removed), plan.layers, plan.kept.size());
+  if (const auto rows = lp::perplexity_rows(plan); !rows.empty()) {
+    text += "\n" + text_table({"model", "layers removed", "perplexity"}, rows);
+    text += format("(calibration text: {} x {} tokens, no BOS)\n\n", plan.calibration.samples,
+                   plan.calibration.seq_len);
+  }
+  text +=
+      outcome.comparison
+          ? format(
+                "checked: logits differ from the source without these layers by at most {:.3g} ({} "
+                "tokens)\n",
+                outcome.comparison->max_abs_diff, outcome.comparison->tokens)
+          : std::string("checked: equal, bit for bit, to the source with these layers skipped\n");
+  text += format("{} in {}: {}\n", to_string(Bytes{static_cast<std::int64_t>(outcome.bytes)}),
+                 format_seconds(seconds), o.output.out);
+  return text +
+         format("Next: espalier finetune {} --data FILE --steps 100 --out HEALED\n", o.output.out);
+}
+
+struct Pruned {
+  lp::PrunePlan plan;
+  lp::PruneOutcome outcome;
+};
+
+// The output is opened before layers are scored: an --out that cannot be used costs no minutes.
+
+Pruned prune_to_gguf(const PruneOptions& o, Context& context, const lp::PruneRequest& request,
+                     const lp::PruneJob& job) {
+  OutputFile out = OutputFile::create(o.output.out, o.output.policy());
+  Pruned result;
+  result.plan = lp::plan_pruning(job.source, request, context.reporter, context.stop);
+  result.outcome =
+      lp::write_pruned_gguf(job, result.plan, out.partial(), context.reporter, context.stop);
+  out.publish();
+  return result;
+}
+
+Pruned prune_to_folder(const PruneOptions& o, Context& context, const lp::PruneRequest& request,
+                       const lp::PruneJob& job) {
+  RunFacts facts;
+  facts.verb = "prune";
+  facts.command_line = context.command_line;
+  facts.resolved_recipe = context.resolved_recipe;
+  facts.seed = request.seed;
+  facts.device = request.device.str();
+  facts.threads = at::get_num_threads();
+  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), facts);
+  Reporter& reporter = run.log_to_file(context.reporter);
+  run.add_input(job.source, "");
+  Pruned result;
+  result.plan = lp::plan_pruning(job.source, request, reporter, context.stop);
+  const lp::Calibration& calibration = result.plan.calibration;
+  if (!calibration.file.empty()) run.add_input(calibration.file, "sha256:" + calibration.sha256);
+  result.outcome = lp::write_pruned_folder(job, result.plan, run, reporter, context.stop);
+  run.publish();
+  return result;
+}
+
+int run_prune(const PruneOptions& o, Context& context) {
+  const Stopwatch watch;
+  const ModelLocation location = o.model.locate();
+  std::vector<std::filesystem::path> inputs{location.path};
+  if (!o.calibration.calibration.empty()) inputs.emplace_back(o.calibration.calibration);
+  if (!o.scores.empty()) inputs.emplace_back(o.scores);
+  check_output_apart(o.output.out, inputs);
+  const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
+  const lp::PruneRequest request = request_of(o, context, config);
+  lp::PruneJob job;
+  job.source = location.path;
+  job.type = weight_type(o, location);
+  job.command_line = context.command_line;
+  if (o.cost.dry_run) {
+    print_estimate(o, context, location, config, request);
+    return 0;
+  }
+  const Pruned done = writes_gguf(o, location) ? prune_to_gguf(o, context, request, job)
+                                               : prune_to_folder(o, context, request, job);
+  context.print_result(result_text(o, done.plan, done.outcome, watch.seconds()),
+                       result_json(o, done.plan, done.outcome, watch.seconds()));
+  return 0;
+}
+
+}  // namespace
+
+Command prune_command() {
+  return make_command<PruneOptions>(
+      "prune", "Shrink", "remove layers of a model, chosen by a score or by hand", run_prune,
+      {"espalier prune MODEL --count 7 --calibration text.txt --out pruned",
+       "espalier prune model.gguf --remove 12-18 --out pruned.gguf",
+       "espalier prune MODEL --ratio 0.25 --method ppl --scores scores.json --out pruned"});
+}
+
+}  // namespace espalier::cli
