@@ -25,7 +25,8 @@ struct ReportOptions {
   template <class V>
   void visit(V&& option) {
     option.group("Report");
-    option("runs", runs, "run folders, or folders of run folders, finished or interrupted; results saved with "
+    option("runs", runs,
+           "run folders, or folders of run folders, finished or interrupted; results saved with "
            "--save-json (FILE.json) are shown above them",
            positional("RUN_OR_DIR") | required());
     option("out", out,

@@ -64,7 +64,7 @@ void check_finetune_options(const FinetuneOptions& o, const DecoderConfig& confi
                         o.micro_batch, o.batch_size));
   }
   if ((o.steps > 0) == (o.epochs > 0))
-    problems.add("give exactly one of --steps and --epochs, as a positive number");
+    problems.add(format("give exactly one of --steps and --epochs, as a positive number"));
   if (!(o.lr > 0)) problems.add(format("--lr is {}, it must be positive", o.lr));
   if (o.warmup < 0 || (o.steps > 0 && o.warmup >= o.steps)) {
     problems.add(format("--warmup is {}, it must be smaller than --steps {}", o.warmup, o.steps));
@@ -73,7 +73,7 @@ void check_finetune_options(const FinetuneOptions& o, const DecoderConfig& confi
   if (!(o.weight_decay >= 0))
     problems.add(format("--weight-decay is {}, it must not be negative", o.weight_decay));
   if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1))
-    problems.add("--beta1 and --beta2 must lie in [0, 1)");
+    problems.add(format("--beta1 and --beta2 must lie in [0, 1)"));
   if (o.checkpoint_every < 0)
     problems.add(format("--checkpoint-every is {}, it must not be negative", o.checkpoint_every));
   problems.throw_if_any();

@@ -65,7 +65,7 @@ std::string model_card(const PruneJob& job, const PrunePlan& plan) {
     card += markdown_table({"model", "layers removed", "perplexity"}, rows);
     card += format(
         "\nPerplexity on the calibration text `{}` (sha256 {}): {} segments of {} tokens, no "
-        "overlap, no BOS.\n",
+        "overlap, no BOS.\n\n",
         fs::path(plan.calibration.file).filename().string(), plan.calibration.sha256,
         plan.calibration.samples, plan.calibration.seq_len);
   }

@@ -17,7 +17,6 @@ struct RedundancyResult {
   Calibration calibration;
   std::int64_t remove = 0;           // n of the choices
   std::vector<PruneChoice> choices;  // one per metric, perplexity 0 when not measured
-  double tau = 0.8;                  // of msrs
   Msrs msrs;                         // value 0 and no shares without cka_adj
   double tau = 0.8;                  // of msrs
   std::string command_line;
