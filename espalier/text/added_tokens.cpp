@@ -1,8 +1,7 @@
 // AddedTokens: two passes, over the raw text and over what the normalizer makes of the rest.
-#include "espalier/text/added_tokens.h"
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/added_tokens_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

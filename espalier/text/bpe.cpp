@@ -1,7 +1,5 @@
 // BPE: symbols from characters, then merging by rank. Short words scan for the best pair, long ones
 // keep a heap.
-#include "espalier/text/bpe.h"
-
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -9,6 +7,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/bpe_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

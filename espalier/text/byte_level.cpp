@@ -1,6 +1,5 @@
 // Byte letters: tables both ways.
-#include "espalier/text/byte_level.h"
-
+#include "espalier/text/byte_level_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -8,8 +8,8 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/text/encode_internal.h"
-#include "espalier/text/jinja_eval.h"
-#include "espalier/text/jinja_parser.h"
+#include "espalier/text/jinja_eval_internal.h"
+#include "espalier/text/jinja_parser_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier {

@@ -1,8 +1,7 @@
 // Members of tokenizer.json components with type checks.
-#include "espalier/text/component_json.h"
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/component_json_internal.h"
 
 namespace espalier::text {
 namespace {

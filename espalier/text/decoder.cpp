@@ -1,13 +1,12 @@
 // Decoder steps as streaming stages. Definitions are those of the `tokenizers` package.
-#include "espalier/text/decoder.h"
-
 #include <algorithm>
 #include <optional>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/byte_level.h"
-#include "espalier/text/component_json.h"
+#include "espalier/text/byte_level_internal.h"
+#include "espalier/text/component_json_internal.h"
+#include "espalier/text/decoder_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -1,11 +1,10 @@
 // derive_merges: all two-piece cuts of every piece, ranked.
-#include "espalier/text/derive_merges.h"
-
 #include <algorithm>
 #include <tuple>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/derive_merges_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -5,9 +5,9 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/component_json.h"
-#include "espalier/text/derive_merges.h"
-#include "espalier/text/gguf_pre_tokenizers.h"
+#include "espalier/text/component_json_internal.h"
+#include "espalier/text/derive_merges_internal.h"
+#include "espalier/text/gguf_pre_tokenizers_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 
 namespace espalier {

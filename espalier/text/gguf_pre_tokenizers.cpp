@@ -1,12 +1,11 @@
 // Table of GGUF pre-tokenizer names. The patterns are those of the tokenizer.json files the names
 // stand for.
-#include "espalier/text/gguf_pre_tokenizers.h"
-
 #include <algorithm>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/component_json.h"
+#include "espalier/text/component_json_internal.h"
+#include "espalier/text/gguf_pre_tokenizers_internal.h"
 
 namespace espalier::text {
 namespace {

@@ -6,9 +6,9 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/io/gguf.h"
-#include "espalier/text/byte_level.h"
-#include "espalier/text/derive_merges.h"
-#include "espalier/text/gguf_pre_tokenizers.h"
+#include "espalier/text/byte_level_internal.h"
+#include "espalier/text/derive_merges_internal.h"
+#include "espalier/text/gguf_pre_tokenizers_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 #include "espalier/text/utf8_internal.h"
 

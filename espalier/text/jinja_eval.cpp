@@ -1,13 +1,12 @@
 // The evaluator: scopes, statements and expressions. Filters, tests and methods are in
 // jinja_filters.cpp and jinja_methods.cpp.
-#include "espalier/text/jinja_eval.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/jinja_eval_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text::jinja {

@@ -1,13 +1,12 @@
 // Expression grammar of Jinja 3.1, level by level.
-#include "espalier/text/jinja_expression_parser.h"
-
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/jinja_parser.h"
+#include "espalier/text/jinja_expression_parser_internal.h"
+#include "espalier/text/jinja_parser_internal.h"
 
 namespace espalier::text::jinja {
 namespace {

@@ -8,9 +8,9 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/jinja_eval.h"
-#include "espalier/text/jinja_parser.h"
-#include "espalier/text/jinja_strings.h"
+#include "espalier/text/jinja_eval_internal.h"
+#include "espalier/text/jinja_parser_internal.h"
+#include "espalier/text/jinja_strings_internal.h"
 
 namespace espalier::text::jinja {
 namespace {

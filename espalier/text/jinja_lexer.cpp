@@ -1,12 +1,11 @@
 // The lexer: text between tags, then names, strings, numbers and operators inside them.
-#include "espalier/text/jinja_lexer.h"
-
 #include <algorithm>
 #include <array>
 #include <cctype>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/jinja_lexer_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text::jinja {

@@ -1,12 +1,11 @@
 // Statements: text, prints, and the tags if, for, set, macro, break, continue, generation.
-#include "espalier/text/jinja_parser.h"
-
 #include <algorithm>
 #include <initializer_list>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/jinja_expression_parser.h"
+#include "espalier/text/jinja_expression_parser_internal.h"
+#include "espalier/text/jinja_parser_internal.h"
 
 namespace espalier::text::jinja {
 namespace {

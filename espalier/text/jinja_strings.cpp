@@ -1,10 +1,9 @@
 // Python's string operations by character.
-#include "espalier/text/jinja_strings.h"
-
 #include <algorithm>
 
 #include <utf8proc.h>
 
+#include "espalier/text/jinja_strings_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text::jinja {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "espalier/base/format.h"
-#include "espalier/text/jinja_value.h"
+#include "espalier/text/jinja_value_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text::jinja {

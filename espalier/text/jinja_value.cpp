@@ -1,10 +1,9 @@
 // Values: truth, equality, order and membership as in Python.
-#include "espalier/text/jinja_value.h"
-
 #include <algorithm>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/jinja_value_internal.h"
 
 namespace espalier::text::jinja {
 namespace {

@@ -1,7 +1,7 @@
 // MarkedText: joining and cutting with marks.
-#include "espalier/text/marked_text.h"
-
 #include <algorithm>
+
+#include "espalier/text/marked_text_internal.h"
 
 namespace espalier::text {
 

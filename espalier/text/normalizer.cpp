@@ -1,6 +1,4 @@
 // Normalizer steps. Definitions are those of the `tokenizers` package.
-#include "espalier/text/normalizer.h"
-
 #include <cstdlib>
 
 #include <utf8proc.h>
@@ -8,9 +6,10 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/text/base64_internal.h"
-#include "espalier/text/byte_level.h"
-#include "espalier/text/component_json.h"
-#include "espalier/text/precompiled_charsmap.h"
+#include "espalier/text/byte_level_internal.h"
+#include "espalier/text/component_json_internal.h"
+#include "espalier/text/normalizer_internal.h"
+#include "espalier/text/precompiled_charsmap_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -1,13 +1,12 @@
 // Pre-tokenizer steps. Each step pushes its parts straight into the next one: no lists of words are
 // kept.
-#include "espalier/text/pre_tokenizer.h"
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/byte_level.h"
-#include "espalier/text/component_json.h"
-#include "espalier/text/regex.h"
-#include "espalier/text/split_behaviour.h"
+#include "espalier/text/byte_level_internal.h"
+#include "espalier/text/component_json_internal.h"
+#include "espalier/text/pre_tokenizer_internal.h"
+#include "espalier/text/regex_internal.h"
+#include "espalier/text/split_behaviour_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

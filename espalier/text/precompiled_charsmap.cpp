@@ -1,12 +1,11 @@
 // PrecompiledCharsmap: a bounds-checked walk over the double array.
-#include "espalier/text/precompiled_charsmap.h"
-
 #include <algorithm>
 
 #include <utf8proc.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/precompiled_charsmap_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -1,7 +1,5 @@
 // Regex: compilation with JIT and bounded matching on per-thread scratch memory.
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "espalier/text/regex.h"
-
 #include <algorithm>
 #include <cctype>
 
@@ -9,6 +7,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/regex_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -10,7 +10,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/regex.h"
+#include "espalier/text/regex_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

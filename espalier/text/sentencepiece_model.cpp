@@ -8,7 +8,7 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/text/base64_internal.h"
-#include "espalier/text/derive_merges.h"
+#include "espalier/text/derive_merges_internal.h"
 #include "espalier/text/protobuf_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 #include "espalier/text/utf8_internal.h"

@@ -1,8 +1,7 @@
 // Splitter: the five behaviours of the `tokenizers` package, streamed where the rule allows it.
-#include "espalier/text/split_behaviour.h"
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/split_behaviour_internal.h"
 
 namespace espalier::text {
 

@@ -7,11 +7,11 @@
 #include "espalier/base/format.h"
 #include "espalier/io/gguf.h"
 #include "espalier/io/hf_folder.h"
-#include "espalier/text/byte_level.h"
+#include "espalier/text/byte_level_internal.h"
 #include "espalier/text/encode_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 #include "espalier/text/utf8_internal.h"
-#include "espalier/text/word_cache.h"
+#include "espalier/text/word_cache_internal.h"
 
 namespace espalier {
 namespace {

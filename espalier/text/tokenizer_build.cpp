@@ -5,7 +5,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/text/component_json.h"
+#include "espalier/text/component_json_internal.h"
 #include "espalier/text/tokenizer_internal.h"
 
 namespace espalier {

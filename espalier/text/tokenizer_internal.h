@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "espalier/base/json_internal.h"
-#include "espalier/text/added_tokens.h"
-#include "espalier/text/bpe.h"
-#include "espalier/text/decoder.h"
-#include "espalier/text/normalizer.h"
-#include "espalier/text/pre_tokenizer.h"
+#include "espalier/text/added_tokens_internal.h"
+#include "espalier/text/bpe_internal.h"
+#include "espalier/text/decoder_internal.h"
+#include "espalier/text/normalizer_internal.h"
+#include "espalier/text/pre_tokenizer_internal.h"
 #include "espalier/text/tokenizer.h"
-#include "espalier/text/unigram.h"
-#include "espalier/text/vocabulary.h"
+#include "espalier/text/unigram_internal.h"
+#include "espalier/text/vocabulary_internal.h"
 
 namespace espalier::text {
 

@@ -1,13 +1,12 @@
 // Unigram: forward pass with the best predecessor per byte position, then back-tracking.
 // Follows the arithmetic of the `tokenizers` package (double scores, unknown penalty 10, strict
 // improvement wins).
-#include "espalier/text/unigram.h"
-
 #include <algorithm>
 #include <limits>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/unigram_internal.h"
 #include "espalier/text/utf8_internal.h"
 
 namespace espalier::text {

@@ -1,11 +1,10 @@
 // Vocabulary: a vector of spellings and an open-addressing index of ids.
-#include "espalier/text/vocabulary.h"
-
 #include <bit>
 #include <functional>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/vocabulary_internal.h"
 
 namespace espalier::text {
 namespace {

@@ -1,9 +1,9 @@
 // WordCache: linear probing, keys and ids in two arenas.
-#include "espalier/text/word_cache.h"
-
 #include <algorithm>
 #include <bit>
 #include <functional>
+
+#include "espalier/text/word_cache_internal.h"
 
 namespace espalier::text {
 namespace {

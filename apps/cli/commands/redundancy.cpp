@@ -129,8 +129,20 @@ lp::RedundancyResult measure(const RedundancyOptions& o, Context& context,
   return result;
 }
 
+/// Before the model is read: most metrics need a text.
+void check_calibration(const RedundancyOptions& o) {
+  if (!o.calibration.calibration.empty()) return;
+  for (const std::string& metric : o.metrics) {
+    if (!lp::needs_calibration(metric)) continue;
+    throw Error(ErrorKind::kUsage, "--calibration",
+                format("is missing: the metric {} needs a text", metric))
+        .hint("give --calibration FILE, or only metrics of the weights: --metrics mag_l1,mag_l2");
+  }
+}
+
 int run_redundancy(const RedundancyOptions& o, Context& context) {
   const Stopwatch watch;
+  check_calibration(o);
   const ModelLocation location = o.model.locate();
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
   layers_to_choose(o, config.num_layers);

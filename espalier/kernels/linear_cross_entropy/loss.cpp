@@ -11,9 +11,8 @@
 namespace espalier {
 namespace {
 
-// Logits of a chunk are alive between the softmax and its gradient: 100 MB for a vocabulary of 49k. Fewer rows would
-// read and write the weight's gradient more often.
-constexpr std::int64_t kRows = 512;
+// All logits of a chunk of kChunkRows rows are alive between the softmax and its gradient, 100 MB for a vocabulary of
+// 49k, in tiles of this many columns. Fewer rows would read and write the weight's gradient more often.
 constexpr std::int64_t kColumns = 4096;
 
 struct Gradients {
@@ -54,8 +53,9 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     if (hidden.requires_grad()) grad_rows = at::zeros(h.sizes(), wide(h));
     if (weight.requires_grad()) grads.weight = at::zeros(weight.sizes(), wide(weight));
     at::Tensor total = at::zeros({}, hidden.options().dtype(at::kDouble));
-    for (std::int64_t first = 0; first < rows.size(0); first += kRows) {
-      const std::int64_t count = std::min(kRows, rows.size(0) - first);
+    std::int64_t count = 0;
+    for (std::int64_t first = 0; first < rows.size(0); first += count) {
+      count = chunk_rows(rows.size(0) - first);
       const at::Tensor grad_part = grad_rows.defined() ? grad_rows.narrow(0, first, count) : at::Tensor();
       total += add_chunk(h.narrow(0, first, count), weight, t.narrow(0, first, count), scale, grad_part, grads);
     }

@@ -9,9 +9,8 @@
 namespace espalier {
 namespace {
 
-// 512 x 4096 float32 logits are 8 MB: half of a core complex's L3. Columns are cut at multiples of a constant, never by
+// 512 (kChunkRows) x 4096 float32 logits are 8 MB: half of a core complex's L3. Columns are cut at multiples of a constant, never by
 // the number of rows, or a row's rounding would depend on its company.
-constexpr std::int64_t kRows = 512;
 constexpr std::int64_t kColumns = 4096;
 
 }  // namespace
@@ -25,8 +24,9 @@ at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const 
   const at::Tensor out = at::zeros({targets.size(0)}, hidden.options().dtype(at::kFloat));
   const at::Tensor h = hidden.index_select(0, rows.to(hidden.device())), t = targets.index_select(0, rows).to(hidden.device());
   const at::Tensor nll = at::empty({rows.size(0)}, out.options());
-  for (std::int64_t first = 0; first < rows.size(0); first += kRows) {
-    const std::int64_t count = std::min(kRows, rows.size(0) - first);
+  std::int64_t count = 0;
+  for (std::int64_t first = 0; first < rows.size(0); first += count) {
+    count = chunk_rows(rows.size(0) - first);
     const at::Tensor part = h.narrow(0, first, count);
     RowSoftmax softmax(t.narrow(0, first, count), hidden.device());
     for (std::int64_t column = 0; column < vocab; column += kColumns) {

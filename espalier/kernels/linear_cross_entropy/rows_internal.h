@@ -8,6 +8,13 @@
 
 namespace espalier {
 
+/// Rows of logits that are alive at a time.
+constexpr std::int64_t kChunkRows = 512;
+
+/// Rows of the next chunk when `left` remain: kChunkRows, or all of the rest when fewer than 8 would stay behind, because
+/// matmul_nt promises equal bits from 8 rows on.
+inline std::int64_t chunk_rows(std::int64_t left) { return left < kChunkRows + 8 ? left : kChunkRows; }
+
 /// Running log-sum-exp of each row, and the logit of its target, over vocabulary chunks in ascending order.
 class RowSoftmax {
  public:

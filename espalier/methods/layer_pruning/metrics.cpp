@@ -5,6 +5,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/base/random.h"
 #include "espalier/methods/layer_pruning/scores.h"
 
 namespace espalier::layer_pruning {
@@ -47,6 +48,22 @@ void check_metric(std::string_view metric, std::string_view subject) {
 
 bool needs_calibration(std::string_view metric) {
   return metric == "bi" || metric == "angular" || metric == "ppl" || metric == "cka_adj";
+}
+
+std::optional<std::vector<double>> blind_scores(std::string_view metric, std::int64_t layers,
+                                                std::uint64_t seed) {
+  std::vector<double> scores;
+  if (metric == "reverse") {
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+      scores.push_back(static_cast<double>(layers - 1 - layer));
+  } else if (metric == "random") {
+    RandomStream stream(seed, "random layer scores");
+    for (const std::int64_t rank : random_permutation(layers, stream))
+      scores.push_back(static_cast<double>(rank));
+  } else {
+    return std::nullopt;
+  }
+  return scores;
 }
 
 std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::string& metric,

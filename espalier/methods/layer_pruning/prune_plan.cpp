@@ -147,70 +147,120 @@ double perplexity_without(const Decoder& model, const std::vector<std::int64_t>&
       .perplexity;
 }
 
+namespace {
+
+/// What is measured with the model itself, loaded only when something needs it.
+class Measurement {
+ public:
+  Measurement(std::shared_ptr<const DecoderCheckpoint> checkpoint, const PruneRequest& request,
+              at::Tensor ids, Reporter& reporter, const StopToken& stop)
+      : checkpoint_(std::move(checkpoint)),
+        request_(request),
+        ids_(std::move(ids)),
+        reporter_(reporter),
+        stop_(stop) {}
+
+  void add_scores(const std::vector<std::string>& metrics, std::int64_t remove,
+                  LayerScores& scores) {
+    ScoreOptions options;
+    options.metrics.clear();
+    options.remove = remove;
+    options.seed = request_.seed;
+    scores.layers = checkpoint_->config().num_layers;
+    for (const std::string& metric : metrics) {
+      if (auto blind = blind_scores(metric, scores.layers, request_.seed)) {
+        scores.metrics[metric] = std::move(*blind);
+      } else {
+        options.metrics.push_back(metric);
+      }
+    }
+    if (options.metrics.empty()) return;
+    LayerScores computed = score_layers(decoder(), ids_, options, reporter_, stop_);
+    scores.block_forwards += computed.block_forwards;
+    scores.metrics.merge(computed.metrics);
+    if (computed.cka.defined()) scores.cka = computed.cka;
+  }
+
+  double perplexity_without_layers(const std::vector<std::int64_t>& removed) {
+    return perplexity_without(decoder(), removed, ids_, reporter_, stop_);
+  }
+
+ private:
+  const Decoder& decoder() {
+    // Without text only magnitudes are left to compute: each layer is read once, so nothing is
+    // gained by keeping them.
+    const Residency residency = ids_.defined() ? request_.residency : Residency::kStreamed;
+    if (!decoder_) decoder_ = Decoder::load(checkpoint_, request_.type, request_.device, residency);
+    return *decoder_;
+  }
+
+  std::shared_ptr<const DecoderCheckpoint> checkpoint_;
+  const PruneRequest& request_;
+  at::Tensor ids_;
+  Reporter& reporter_;
+  const StopToken& stop_;
+  std::optional<Decoder> decoder_;
+};
+
+std::string method_of(const PruneRequest& request, const RemovalSize& size,
+                      const DecoderConfig& config) {
+  if (!size.removed.empty()) return "list";
+  if (request.method != "auto") {
+    check_metric(request.method, "--method");
+    return request.method;
+  }
+  const double ratio = static_cast<double>(size.count) / static_cast<double>(config.num_layers);
+  return auto_metric(request.recovery_planned, ratio, config.hidden_size);
+}
+
+void check_calibration(const std::vector<std::string>& missing, const PruneRequest& request,
+                       const std::string& method) {
+  if (request.calibration_file || std::none_of(missing.begin(), missing.end(), needs_calibration))
+    return;
+  throw Error(ErrorKind::kUsage, "--calibration",
+              format("is needed: the layer score `{}` is computed from text", method))
+      .hint(
+          "--calibration FILE with text of the kind the model is for, or --method reverse, which "
+          "needs none");
+}
+
+}  // namespace
+
 PrunePlan plan_pruning(const std::filesystem::path& model, const PruneRequest& request,
                        Reporter& reporter, const StopToken& stop) {
   const std::shared_ptr<const DecoderCheckpoint> checkpoint = DecoderCheckpoint::open(model);
-  const DecoderConfig& config = checkpoint->config();
-  PrunePlan plan;
-  plan.layers = config.num_layers;
-  const RemovalSize size = removal_size(request, plan.layers);
-  plan.chosen.removed = size.removed;
-  const double ratio = static_cast<double>(size.count) / static_cast<double>(plan.layers);
-  plan.chosen.method = !size.removed.empty() ? "list"
-                       : request.method == "auto"
-                           ? auto_metric(request.recovery_planned, ratio, config.hidden_size)
-                           : request.method;
-  if (!size.removed.empty()) check_removal(size.removed, plan.layers, request.force);
-  if (plan.chosen.method != "list") check_metric(plan.chosen.method, "--method");
-
   const bool calibrated = request.calibration_file.has_value();
+  PrunePlan plan;
+  plan.layers = checkpoint->config().num_layers;
+  const RemovalSize size = removal_size(request, plan.layers);
+  plan.chosen = {method_of(request, size, checkpoint->config()), size.removed, 0};
+  const std::string& method = plan.chosen.method;
+  if (method == "list") check_removal(size.removed, plan.layers, request.force);
   if (request.scores_file) plan.scores = read_scores(*request.scores_file, plan.layers);
   drop_other_runs(plan.scores, size.count);
-  const std::vector<std::string> missing =
-      missing_metrics(plan.chosen.method, calibrated, plan.scores);
-  if (!calibrated && std::any_of(missing.begin(), missing.end(),
-                                 [](const auto& metric) { return needs_calibration(metric); })) {
-    throw Error(ErrorKind::kUsage, "--calibration",
-                format("is needed: the layer score `{}` is computed from text", plan.chosen.method))
-        .hint(
-            "--calibration FILE with text of the kind the model is for, or --method reverse, which "
-            "needs none");
-  }
+  const std::vector<std::string> missing = missing_metrics(method, calibrated, plan.scores);
+  check_calibration(missing, request, method);
 
   at::Tensor ids;
   if (calibrated) {
     ids = load_calibration(model, *request.calibration_file, request.samples, request.seq_len,
                            request.special_in_text, request.seed, reporter, plan.calibration);
   }
-  std::optional<Decoder> decoder;
-  if (calibrated || !missing.empty())
-    decoder = Decoder::load(checkpoint, request.type, request.device, request.residency);
-  if (!missing.empty()) {
-    ScoreOptions options;
-    options.metrics = missing;
-    options.remove = size.count;
-    options.seed = request.seed;
-    LayerScores computed = score_layers(*decoder, ids, options, reporter, stop);
-    plan.scores.layers = plan.layers;
-    plan.scores.block_forwards += computed.block_forwards;
-    plan.scores.metrics.merge(computed.metrics);
-    if (computed.cka.defined()) plan.scores.cka = computed.cka;
-  }
-  if (plan.chosen.method != "list") {
-    plan.chosen.removed = select_layers(plan.scores, plan.chosen.method, size.count);
+  Measurement measurement(checkpoint, request, ids, reporter, stop);
+  measurement.add_scores(missing, size.count, plan.scores);
+  if (method != "list") {
+    plan.chosen.removed = select_layers(plan.scores, method, size.count);
     check_removal(plan.chosen.removed, plan.layers, request.force);
   }
   plan.kept = complement(plan.chosen.removed, plan.layers);
-  if (calibrated) {
-    plan.dense_perplexity = perplexity_without(*decoder, {}, ids, reporter, stop);
-    plan.chosen.perplexity = perplexity_without(*decoder, plan.chosen.removed, ids, reporter, stop);
-    const std::string other = runner_up_metric(plan.chosen.method);
-    plan.runner_up = PruneChoice{other, select_layers(plan.scores, other, size.count), 0};
-    plan.runner_up->perplexity =
-        plan.runner_up->removed == plan.chosen.removed
-            ? plan.chosen.perplexity
-            : perplexity_without(*decoder, plan.runner_up->removed, ids, reporter, stop);
-  }
+  if (!calibrated) return plan;
+  plan.dense_perplexity = measurement.perplexity_without_layers({});
+  plan.chosen.perplexity = measurement.perplexity_without_layers(plan.chosen.removed);
+  const std::string other = runner_up_metric(method);
+  plan.runner_up = PruneChoice{other, select_layers(plan.scores, other, size.count), 0};
+  plan.runner_up->perplexity = plan.runner_up->removed == plan.chosen.removed
+                                   ? plan.chosen.perplexity
+                                   : measurement.perplexity_without_layers(plan.runner_up->removed);
   return plan;
 }
 

@@ -15,7 +15,6 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/random.h"
 #include "espalier/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "espalier/similarity/similarity.h"
 #include "espalier/tensor/tensor_view.h"
@@ -176,7 +175,10 @@ class Sweep {
 
   LayerScores run() {
     c10::NoGradGuard no_grad;
-    add_data_free();
+    for (const std::string& metric : options_.metrics) {
+      if (auto blind = blind_scores(metric, layers_, options_.seed))
+        values(metric) = std::move(*blind);
+    }
     if (runs_ || reads_weights_) walk();
     if (wants("angular")) add_angular();
     if (cka_) add_cka();
@@ -191,18 +193,6 @@ class Sweep {
            options_.metrics.end();
   }
   std::vector<double>& values(const std::string& metric) { return scores_.metrics[metric]; }
-
-  void add_data_free() {
-    if (wants("reverse")) {
-      for (std::int64_t layer = 0; layer < layers_; ++layer)
-        values("reverse").push_back(static_cast<double>(layers_ - 1 - layer));
-    }
-    if (wants("random")) {
-      RandomStream stream(options_.seed, "random layer scores");
-      for (const std::int64_t rank : random_permutation(layers_, stream))
-        values("random").push_back(static_cast<double>(rank));
-    }
-  }
 
   void walk() {
     const bool all = wants("ppl");

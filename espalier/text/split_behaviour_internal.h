@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/pre_tokenizer.h"
+#include "espalier/text/pre_tokenizer_internal.h"
 
 namespace espalier::text {
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "espalier/text/byte_trie.h"
-#include "espalier/text/normalizer.h"
+#include "espalier/text/byte_trie_internal.h"
+#include "espalier/text/normalizer_internal.h"
 #include "espalier/text/tokenizer.h"
 
 namespace espalier::text {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/byte_trie.h"
-#include "espalier/text/vocabulary.h"
+#include "espalier/text/byte_trie_internal.h"
+#include "espalier/text/vocabulary_internal.h"
 
 namespace espalier::text {
 

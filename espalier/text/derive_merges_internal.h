@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "espalier/text/bpe.h"
+#include "espalier/text/bpe_internal.h"
 
 namespace espalier::text {
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/marked_text.h"
+#include "espalier/text/marked_text_internal.h"
 
 namespace espalier::text::jinja {
 

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "espalier/base/json_internal.h"
-#include "espalier/text/regex.h"
+#include "espalier/text/regex_internal.h"
 
 namespace espalier::text {
 

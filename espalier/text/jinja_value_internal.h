@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "espalier/text/marked_text.h"
+#include "espalier/text/marked_text_internal.h"
 
 namespace espalier::text::jinja {
 

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/vocabulary.h"
+#include "espalier/text/vocabulary_internal.h"
 
 namespace espalier::text {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/jinja_ast.h"
+#include "espalier/text/jinja_ast_internal.h"
 
 namespace espalier::text::jinja {
 

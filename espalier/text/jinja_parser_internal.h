@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-#include "espalier/text/jinja_ast.h"
+#include "espalier/text/jinja_ast_internal.h"
 
 namespace espalier::text::jinja {
 

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "espalier/text/jinja_ast.h"
-#include "espalier/text/jinja_lexer.h"
+#include "espalier/text/jinja_ast_internal.h"
+#include "espalier/text/jinja_lexer_internal.h"
 
 namespace espalier::text::jinja {
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "espalier/text/jinja_value.h"
+#include "espalier/text/jinja_value_internal.h"
 
 namespace espalier::text::jinja {
 
