@@ -62,7 +62,7 @@ help:
 	@echo "make test                 set up, build, then every test that needs no accelerator"
 	@echo "make parity               compare with transformers, peft, gguf, tokenizers (fetches about 2 GB once)"
 	@echo "make build                set up and build the program $(BUILD)/espalier"
-	@echo "make bench                build and run the benches, results under out/bench/"
+	@echo "make bench                build and run the benches, results under benches/results/ and out/bench/"
 	@echo "make examples             build examples/"
 	@echo "make install PREFIX=DIR   program, libraries, headers, CMake package, man pages, completions"
 	@echo "make setup                only fetch what the build needs (packages, libtorch)"

@@ -16,14 +16,17 @@ target_include_directories(espalier_torch SYSTEM INTERFACE
 set(_torch_libs torch_cpu c10)
 set(ESPALIER_TORCH_RPATH "${ESPALIER_TORCH_DIR}/lib" "${_torch_site}/nvidia/cu13/lib")
 if(ESPALIER_CUDA)
-  set(_torch_libs torch torch_cpu torch_cuda c10 c10_cuda)
+  set(_torch_libs torch_cpu torch_cuda c10 c10_cuda)
 endif()
 list(TRANSFORM _torch_libs PREPEND "-l" OUTPUT_VARIABLE _torch_flags)
 # torch_cuda registers its kernels in static initialisers: nothing references it, so --as-needed would drop it.
 target_link_options(espalier_torch INTERFACE
   "$<BUILD_INTERFACE:-L${ESPALIER_TORCH_DIR}/lib>" "-Wl,--allow-shlib-undefined")
+# libstdc++ comes first: libtorch.so and libtorch_cpu.so export half-linked copies of std::filesystem functions, and the
+# loader would take theirs (remove_all then calls a null pointer; seen with torch 2.11.0+cu130). For the same reason
+# libtorch.so itself, an empty umbrella otherwise, is not linked.
 target_link_libraries(espalier_torch INTERFACE
-  "$<BUILD_INTERFACE:-Wl,--push-state,--no-as-needed;${_torch_flags};-Wl,--pop-state>")
+  "$<BUILD_INTERFACE:-Wl,--push-state,--no-as-needed;-lstdc++;${_torch_flags};-Wl,--pop-state>")
 
 # fmt as shipped with libtorch is the only fmt in the program: its headers win over /usr/include anyway.
 add_library(espalier_fmt INTERFACE)

@@ -20,7 +20,6 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 6
 root=$PWD
-export ESPALIER_DATA=${ESPALIER_DATA:-$root/../shared/data}
 
 our_files() { git ls-files --cached --others --exclude-standard -- "$@" | while read -r f; do if [ -f "$f" ]; then printf '%s\n' "$f"; fi; done; }
 
@@ -43,7 +42,7 @@ step_allowlist() { python3 tools/check_includes.py; }
 
 step_shell() {
   command -v shellcheck > /dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; return 6; }
-  our_files '*.sh' .ci/run | xargs -r shellcheck
+  our_files '*.sh' .ci/run | xargs -r shellcheck --exclude=SC2015  # A && B || fail is what we mean
 }
 
 step_build() { BUILD=build tools/build.sh; }

@@ -19,6 +19,14 @@ rm -rf "$out"
 mkdir -p "$out/json"
 started=$SECONDS
 
+# as_typed WORDS...: with quotes where a shell needs them.
+as_typed() {
+  local word
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then printf ' %s' "$word"; else printf " '%s'" "$word"; fi
+  done
+}
+
 # step TITLE NAME VERB ARGUMENTS...: prints the command, runs it, keeps its JSON document as json/NN-NAME.json.
 count=0
 step() {
@@ -26,9 +34,7 @@ step() {
   count=$((count + 1))
   json=$(printf '%s/json/%02d-%s.json' "$out" "$count" "$2")
   shift 2
-  printf '\n== %s\n$ espalier' "$title"
-  printf ' %q' "$@"
-  printf '\n'
+  printf '\n== %s\n$ espalier%s\n' "$title" "$(as_typed "$@")"
   "$espalier" "$@" --save-json "$json"
   printf '   (%d s)\n' $((SECONDS - begun))
 }

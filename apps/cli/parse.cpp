@@ -227,6 +227,21 @@ void throw_together(std::string_view verb, const std::vector<Error>& errors) {
   problems.throw_if_any(format("see `espalier {} --help`", verb));
 }
 
+namespace {
+
+// "PATH", "hf|gguf" for a few choices, or "VALUE".
+std::string value_shape(const Option& option) {
+  constexpr std::size_t kFew = 4;
+  if (!option.traits.placeholder.empty()) return option.traits.placeholder;
+  if (option.traits.choices.empty() || option.traits.choices.size() > kFew) return "VALUE";
+  std::string text;
+  for (const std::string& choice : option.traits.choices)
+    text += (text.empty() ? "" : "|") + choice;
+  return text;
+}
+
+}  // namespace
+
 std::string positional_form(const Option& option) {
   const std::string& word = option.traits.placeholder;
   return option.type != OptionType::kStringList || word.ends_with("...") ? word : word + "...";
@@ -241,8 +256,7 @@ std::string usage_line(std::string_view verb, const OptionList& options) {
   }
   for (const Option& option : options) {
     if (option.traits.positional || !option.traits.required) continue;
-    line += format(" {} {}", option.flag(),
-                   option.traits.placeholder.empty() ? "VALUE" : option.traits.placeholder);
+    line += format(" {} {}", option.flag(), value_shape(option));
   }
   return line + " [flags]";
 }

@@ -5,6 +5,8 @@
 
 #include <unistd.h>
 
+#include <malloc.h>
+
 #include <ATen/Parallel.h>
 
 #include "espalier/base/file.h"
@@ -67,9 +69,20 @@ class ResultPrinter {
   bool printed_ = false;
 };
 
+// A forward pass frees and asks for the same few buffers in every layer. glibc would hand each back
+// to the kernel and get it again page by page: 10 % of the time of a 135M model's blocks.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  mallopt(M_TOP_PAD, 16 << 20);
+#endif
+}
+
 int run_verb(const Command::Instance& instance, const CommonOptions& common,
              const std::string& command_line, const std::string& recipe) {
   at::set_num_threads(static_cast<int>(common.threads > 0 ? common.threads : usable_cores()));
+  keep_freed_memory();
   const StopToken& stop = install_signal_stop();
   const std::unique_ptr<Reporter> reporter = make_console_reporter(
       parse_progress_style(common.progress), parse_log_level(common.log_level));

@@ -76,7 +76,6 @@ bool needs_remote_code(const HfFolder& folder) {
 
 Consumer transformers_consumer(const HfFolder& folder, const Verification& found) {
   const std::string name = "transformers";
-  if (const std::string why = broken(found); !why.empty()) return {name, false, why};
   if (needs_remote_code(folder) && !is_in(kHfArchitectures, found.architecture)) {
     return {name, false,
             "its config names code of its own (auto_map); only with trust_remote_code, which we do "
@@ -109,7 +108,16 @@ Consumer vllm_consumer(const HfFolder& folder, const Verification& found,
 
 }  // namespace
 
+std::vector<Consumer> no_consumers(const Verification& found) {
+  std::vector<Consumer> consumers;
+  for (const char* name : {"espalier", "transformers", "vLLM", "llama.cpp"}) {
+    consumers.push_back({name, false, broken(found)});
+  }
+  return consumers;
+}
+
 std::vector<Consumer> hf_consumers(const HfFolder& folder, const Verification& found) {
+  if (!broken(found).empty()) return no_consumers(found);
   const Consumer transformers = transformers_consumer(folder, found);
   return {ours(found),
           transformers,

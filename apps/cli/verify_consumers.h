@@ -14,5 +14,7 @@ namespace espalier::cli {
 
 std::vector<Consumer> hf_consumers(const HfFolder& folder, const Verification& found);
 std::vector<Consumer> gguf_consumers(const GgufFile& file, const Verification& found);
+/// Every consumer refuses: for files that cannot be opened.
+std::vector<Consumer> no_consumers(const Verification& found);
 
 }  // namespace espalier::cli

@@ -190,14 +190,37 @@ void check_values(Verification& result, const std::vector<ScanItem>& items, bool
   }
 }
 
-std::string hf_architecture(const HfFolder& folder) {
-  const Json config = parse_json(folder.config_text(), (folder.path() / "config.json").string());
+std::string hf_architecture(const std::string& config_text, const std::string& source) {
+  const Json config = parse_json(config_text, source);
   if (!config.is_object()) return {};
   const auto list = config.find("architectures");
   if (list != config.end() && list->is_array() && !list->empty() && list->front().is_string()) {
     return list->front().get<std::string>();
   }
   return {};
+}
+
+std::optional<DecoderConfig> check_hf_config(Verification& result,
+                                             const std::filesystem::path& path) {
+  const std::string source = (path / "config.json").string();
+  try {
+    const std::string text = read_file(source, 16u << 20);
+    result.architecture = hf_architecture(text, source);
+    return check_config(result, [&] { return parse_hf_decoder_config(text, source); });
+  } catch (const Error& error) {
+    add(result, "config", Status::kProblem, lines_of(error));
+  }
+  return std::nullopt;
+}
+
+void check_hf_tokenizer(Verification& result, const std::optional<DecoderConfig>& config,
+                        std::int64_t rows, const std::filesystem::path& path) {
+  if (std::filesystem::exists(path / "tokenizer.json") ||
+      std::filesystem::exists(path / "tokenizer.model")) {
+    return check_tokenizer(result, config, rows, [&] { return Tokenizer::from_folder(path); });
+  }
+  add(result, "tokenizer", Status::kProblem,
+      {"neither tokenizer.json nor tokenizer.model is in the folder"});
 }
 
 Verification verify_hf(const std::filesystem::path& path, bool deep, Reporter& reporter,
@@ -208,22 +231,18 @@ Verification verify_hf(const std::filesystem::path& path, bool deep, Reporter& r
     opened = HfFolder::open(path);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kInput) throw;
+    // What can be looked at without the weights is looked at all the same.
     add(result, "files", Status::kProblem, lines_of(error));
+    if (std::filesystem::exists(path / "config.json")) {
+      check_hf_tokenizer(result, check_hf_config(result, path), 0, path);
+    }
+    result.consumers = no_consumers(result);
     return result;
   }
   const HfFolder& folder = *opened;
-  add(result, "files", Status::kOk,
-      {format("{} of weights, headers in order",
-              to_string(Bytes{static_cast<std::int64_t>(folder.weight_bytes())}))});
-  std::optional<DecoderConfig> config;
-  try {
-    result.architecture = hf_architecture(folder);
-    config = check_config(result, [&] {
-      return parse_hf_decoder_config(folder.config_text(), (path / "config.json").string());
-    });
-  } catch (const Error& error) {
-    add(result, "config", Status::kProblem, lines_of(error));
-  }
+  const Bytes bytes{static_cast<std::int64_t>(folder.weight_bytes())};
+  add(result, "files", Status::kOk, {format("{} of weights, headers in order", to_string(bytes))});
+  const auto config = check_hf_config(result, path);
   std::vector<FoundTensor> found;
   std::vector<ScanItem> items;
   for (const StoredTensor& tensor : folder.tensors()) {
@@ -234,15 +253,8 @@ Verification verify_hf(const std::filesystem::path& path, bool deep, Reporter& r
   check_tensors(result, config, found, [](const std::string& name) { return name; });
   check_index(result, folder);
   const StoredTensor* embedding = folder.find("model.embed_tokens.weight");
-  const std::int64_t rows =
-      embedding != nullptr && !embedding->shape.empty() ? embedding->shape.front() : 0;
-  if (std::filesystem::exists(path / "tokenizer.json") ||
-      std::filesystem::exists(path / "tokenizer.model")) {
-    check_tokenizer(result, config, rows, [&] { return Tokenizer::from_folder(path); });
-  } else {
-    add(result, "tokenizer", Status::kProblem,
-        {"neither tokenizer.json nor tokenizer.model is in the folder"});
-  }
+  const bool has_rows = embedding != nullptr && !embedding->shape.empty();
+  check_hf_tokenizer(result, config, has_rows ? embedding->shape.front() : 0, path);
   check_values(result, items, deep, reporter, stop);
   result.consumers = hf_consumers(folder, result);
   return result;
@@ -258,6 +270,7 @@ Verification verify_gguf(const std::filesystem::path& path, bool deep, Reporter&
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kInput) throw;
     add(result, "files", Status::kProblem, lines_of(error));
+    result.consumers = no_consumers(result);
     return result;
   }
   const GgufFile& file = *opened;

@@ -168,7 +168,14 @@ TEST(VerifyModel, BrokenFilesAreProblemsNotExceptions) {
                                std::filesystem::file_size(folder / "model.safetensors") - 4);
   EXPECT_TRUE(has_problem(verify_folder(folder), "the file holds only"));
   std::filesystem::remove(folder / "model.safetensors");
-  EXPECT_TRUE(has_problem(verify_folder(folder), "has no weights"));
+  // Without weights, config and tokenizer are still looked at.
+  folder.write("tokenizer.json", "{");
+  const Verification none = verify_folder(folder);
+  EXPECT_TRUE(has_problem(none, "has no weights"));
+  EXPECT_TRUE(has_problem(none, "tokenizer: "));
+  EXPECT_EQ(check_of(none, "config").status, Status::kOk);
+  ASSERT_EQ(none.consumers.size(), 4u);
+  for (const Consumer& consumer : none.consumers) EXPECT_FALSE(consumer.loads) << consumer.name;
 }
 
 TEST(VerifyModel, MetadataThatOlderTransformersNeeds) {

@@ -204,8 +204,11 @@ std::map<std::string, std::string> flat_recipe(const std::string& text) {
   return entries;
 }
 
-/// Recipe keys whose values are not the same in all runs.
+/// Recipe keys whose values are not the same in all runs. Only for runs of one verb: others have
+/// little in common.
 void add_differences(const std::vector<RunRecord>& runs, HtmlReport& report) {
+  for (const RunRecord& run : runs)
+    if (run.verb != runs.front().verb) return;
   std::map<std::string, std::vector<std::string>> values;
   for (std::size_t r = 0; r < runs.size(); ++r) {
     for (const auto& [key, value] : flat_recipe(runs[r].recipe)) {

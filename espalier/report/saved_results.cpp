@@ -98,8 +98,7 @@ void add_figures(const std::vector<MetricTable>& tables, HtmlReport& report) {
   std::vector<std::pair<std::string, std::string>> figures;
   std::string task;
   for (const MetricTable& table : tables) {
-    if (table.task == task) continue;
-    task = table.task;
+    if (std::exchange(task, table.task) == table.task) continue;
     for (const auto& [name, value] : table.values) {
       if (figures.size() < kMaxFigures)
         figures.emplace_back(format("{}, {}", table.metric, name), format("{:.4g}", value));
@@ -108,9 +107,11 @@ void add_figures(const std::vector<MetricTable>& tables, HtmlReport& report) {
   report.figures(figures);
 }
 
+/// The first metric of each task, when several models have it; the table has the others.
 void add_charts(const std::vector<MetricTable>& tables, HtmlReport& report) {
+  std::string task;
   for (const MetricTable& table : tables) {
-    if (table.values.size() < 2) continue;
+    if (std::exchange(task, table.task) == table.task || table.values.size() < 2) continue;
     ReportChart chart;
     chart.kind = ReportChart::Kind::kBar;
     chart.title = format("{}: {}", table.task, table.metric);

@@ -33,9 +33,9 @@ struct SavedResult {
 /// Reads one document. Throws Error(kInput) when it is no JSON or has no "schema" of espalier.
 SavedResult load_saved_result(const std::filesystem::path& file);
 
-/// Adds a heading with figures, a chart for every metric that two or more models share, a table of
-/// all scores, and the texts that the models wrote. Nothing when `results` hold neither scores nor
-/// texts.
+/// Adds a heading with figures, a chart of each task's first metric when two or more models have
+/// it, a table of all scores, and the texts that the models wrote. Nothing when `results` hold
+/// neither scores nor texts.
 void add_saved_results(const std::vector<SavedResult>& results, HtmlReport& report);
 
 }  // namespace espalier

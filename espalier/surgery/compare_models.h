@@ -11,7 +11,7 @@ namespace espalier {
 
 struct ModelComparison {
   double max_abs_diff = 0;    // over all logits of the prompt
-  double relative_error = 0;  // Frobenius norm of the difference over that of the source's logits
+  double relative_error = 0;  // of the logits less their mean at each position, Frobenius norms
   double top1_agreement = 0;  // share of positions where both rank the same token first
   std::int64_t tokens = 0;
 };
@@ -26,7 +26,7 @@ ModelComparison compare_models(const std::filesystem::path& source,
                                Reporter& reporter);
 
 /// The limit for weights written as this type: what rounding explains, far below what a wrong row
-/// order or a lost tensor does (those give about 1).
+/// order or a lost tensor does (those give 1 and more).
 enum class OutputPrecision : std::uint8_t { kExact, kHalf, kEightBit, kFourBit };
 double comparison_limit(OutputPrecision precision);
 

@@ -108,7 +108,7 @@ TEST(ByteLevelBpe, LongWordsMergeAsShortOnesDo) {
   }
 }
 
-TEST(ByteLevelBpe, TenMegabytesWithoutASpaceAreNotQuadratic) {
+TEST(ByteLevelBpe, TwoMegabytesWithoutASpaceAreNotQuadratic) {
   const Tokenizer tokenizer = load_fixture("byte_level_bpe.json");
   std::string line(2'000'000, 'a');
   for (std::size_t i = 0; i < line.size(); i += 7) line[i] = static_cast<char>('b' + i % 20);

@@ -32,7 +32,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kCommandLimit{60};
+constexpr std::chrono::seconds kCommandLimit{120};
 
 struct Expectation {
   int line = 0;

@@ -6,9 +6,9 @@
 //   TARGET [--seconds=60] [--seed=1] [--runs=N] [FILE|FOLDER]...     FILE alone with --runs=0
 //   replays a crash ("--seconds 60" works too)
 //
-// Small seeds are first cut at every byte, and every bit and integer of their beginning is changed in turn. A crash,
-// an abort or memory (one allocation or their sum) far beyond the input's size stops the run with a non-zero exit
-// code; the input is written to crash-<target>-<run>.bin first.
+// Small seeds are first cut at every byte, and every bit and integer of their beginning is changed
+// in turn. A crash, an abort or memory (one allocation or their sum) far beyond the input's size
+// stops the run with a non-zero exit code; the input is written to crash-<target>-<run>.bin first.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -27,8 +27,9 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <unistd.h>
+
+#include <malloc.h>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 /// Optional: valid inputs to start from, made by the target itself.
@@ -66,8 +67,8 @@ void* guarded(std::size_t size) {
   if (size > allocation_limit || (live_limit != SIZE_MAX && live_bytes + size > live_limit)) {
     const std::size_t limit = std::exchange(allocation_limit, SIZE_MAX);
     live_limit = SIZE_MAX;
-    std::fprintf(stderr, "allocation of %zu bytes for an input of %zu (limit %zu, %zu in use)\n", size,
-                 current_input == nullptr ? 0 : current_input->size(), limit, live_bytes);
+    std::fprintf(stderr, "allocation of %zu bytes for an input of %zu (limit %zu, %zu in use)\n",
+                 size, current_input == nullptr ? 0 : current_input->size(), limit, live_bytes);
     std::abort();
   }
   void* pointer = std::malloc(size == 0 ? 1 : size);
@@ -172,7 +173,8 @@ void sweep(const Input& seed, Execute execute) {
     }
     input[at] = seed[at];
     const std::size_t width = std::min<std::size_t>(8, seed.size() - at);
-    for (const std::uint64_t value : {~0ull, 1ull << 63, 0x7fffffffffffffffull, 1ull << 40, 0xffffffffull, 0ull}) {
+    for (const std::uint64_t value :
+         {~0ull, 1ull << 63, 0x7fffffffffffffffull, 1ull << 40, 0xffffffffull, 0ull}) {
       std::memcpy(input.data() + at, &value, width);
       execute(input);
     }

@@ -12,7 +12,7 @@ cd "$root" || exit 6
 python=${PARITY_PYTHON:-$root/.deps/parity-venv/bin/python}
 export ESPALIER_BUILD=${ESPALIER_BUILD:-$root/${BUILD:-build}}
 export ESPALIER=${ESPALIER:-$ESPALIER_BUILD/espalier}
-export ESPALIER_DATA=${ESPALIER_DATA:-$root/../shared/data}
+[ -d "$root/../shared/data" ] && export ESPALIER_DATA=${ESPALIER_DATA:-$(cd "$root/../shared/data" && pwd)}
 export ESPALIER_SOURCE_DIR=$root
 model=$root/.deps/demo/smollm2-135m-instruct.gguf
 [ -f "$model" ] && export ESPALIER_SMOLLM2=${ESPALIER_SMOLLM2:-$model}

@@ -2,6 +2,8 @@
 // under the same rules. Blocks that the vector code does not cover (1/d infinite, signed zeros as
 // the minimum, two extremes of equal magnitude) are left to the caller's scalar code: rare, and
 // easier to read there.
+//
+// Included more than once.
 
 #define ESPALIER_INLINE __attribute__((always_inline)) inline
 
@@ -46,7 +48,8 @@ ESPALIER_INLINE BlockRange range_of(const float* x) {
 
 ESPALIER_INLINE void put_half(Byte* out, float value) {
 #ifdef __F16C__
-  const auto bits = static_cast<std::uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT));
+  const auto bits = static_cast<std::uint16_t>(
+      _mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(value), _MM_FROUND_TO_NEAREST_INT)));
 #else
   const std::uint16_t bits = float_to_half(value);
 #endif
