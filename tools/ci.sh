@@ -6,7 +6,7 @@
 #   format        clang-format 14 on every C++ file of ours
 #   layers        includes and CMake edges point down; the checkers themselves find bad samples
 #   allowlist     costly and third-party headers stay in their place
-#   shell         shellcheck on every shell script
+#   shell         shellcheck on every shell script; the set-up repeats a damaged download
 #   build test    the release build, make test
 #   parity        make parity
 #   examples      examples/ builds
@@ -42,7 +42,7 @@ step_allowlist() { python3 tools/check_includes.py; }
 
 step_shell() {
   command -v shellcheck > /dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; return 6; }
-  our_files '*.sh' .ci/run | xargs -r shellcheck --exclude=SC2015  # A && B || fail is what we mean
+  our_files '*.sh' .ci/run | xargs -r shellcheck --exclude=SC2015 && tools/fetch_wheels_test.sh  # SC2015: A && B || fail is what we mean
 }
 
 step_build() { BUILD=build tools/build.sh; }

@@ -1,7 +1,6 @@
 // See cuda_internal.h.
-#include "espalier/kernels/cuda_internal.h"
-
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_internal.h"
 #include "espalier/kernels/rms_norm/kernels_internal.h"
 
 #ifdef ESPALIER_CUDA
@@ -21,7 +20,9 @@ void run_on_current_stream(c10::Device device, const std::function<void(void* st
 #else
 bool cuda_kernels_built() { return false; }
 
-void run_on_current_stream(c10::Device, const std::function<void(void* stream)>&) { ESPALIER_ASSERT(cuda_kernels_built()); }
+void run_on_current_stream(c10::Device, const std::function<void(void* stream)>&) {
+  ESPALIER_ASSERT(cuda_kernels_built());
+}
 
 // Linked, never reached: dispatch asks cuda_kernels_built() first.
 void launch_rms_norm(const RmsNormParams&, void*) { ESPALIER_ASSERT(cuda_kernels_built()); }

@@ -1,7 +1,7 @@
 // Loops that the compiler vectorises for the CPU it finds at run time. Internal.
 //
-// A function marked ESPALIER_SIMD is compiled for AVX-512, AVX2 and the baseline, and the loader picks one. Helpers it
-// calls must be ESPALIER_INLINE, so that they become part of each version.
+// A function marked ESPALIER_SIMD is compiled for AVX-512, AVX2 and the baseline, and the loader
+// picks one. Helpers it calls must be ESPALIER_INLINE, so that they become part of each version.
 #pragma once
 
 #include <algorithm>
@@ -18,11 +18,12 @@
 
 namespace espalier::simd {
 
-/// Partial sums of reductions: as many as one 512-bit register holds, on every machine, so that the order of additions
-/// (and hence the result) is the same everywhere.
+/// Partial sums of reductions: as many as one 512-bit register holds, on every machine, so that the
+/// order of additions (and hence the result) is the same everywhere.
 constexpr std::int64_t kLanes = 16;
 
-/// e^x to 2 units in the last place where the result is a normal float; 0 below x = -86.6, infinity above 88.73. NaN stays NaN.
+/// e^x to 2 units in the last place where the result is a normal float; 0 below x = -86.6, infinity
+/// above 88.73. NaN stays NaN.
 ESPALIER_INLINE float exp(float x) {
   constexpr float kLog2e = 1.44269504088896341f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -39,7 +40,8 @@ ESPALIER_INLINE float exp(float x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   // 2^(n-1), then twice: 2^128 itself is not a float, though p * 2^128 may be.
-  const auto bits = (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kRound) + 126) << 23;
+  const auto bits =
+      (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kRound) + 126) << 23;
   const float result = p * std::bit_cast<float>(bits) * 2.0f;
   return x < -86.6f ? 0.0f : (x == x ? result : x);
 }
@@ -47,7 +49,9 @@ ESPALIER_INLINE float exp(float x) {
 ESPALIER_INLINE float silu(float x) { return x / (1.0f + exp(-x)); }
 
 /// bfloat16 as its 16 bits; conversion rounds to nearest even, NaN stays NaN.
-ESPALIER_INLINE float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+ESPALIER_INLINE float from_bf16(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 ESPALIER_INLINE std::uint16_t to_bf16(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;

@@ -5,6 +5,8 @@
 
 namespace espalier {
 
-at::Tensor GatedMlp::operator()(const at::Tensor& x) const { return down_proj(silu_mul_(gate_proj(x), up_proj(x))); }
+at::Tensor GatedMlp::operator()(const at::Tensor& x) const {
+  return down_proj(silu_mul_(gate_proj(x), up_proj(x)));
+}
 
 }  // namespace espalier

@@ -1,7 +1,7 @@
 // The decoding loop: prefill in chunks, then one token at a time with a key/value cache.
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
+
+#include <c10/core/InferenceMode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -12,15 +12,19 @@
 namespace espalier {
 namespace {
 
-// Prompt tokens per forward: enough to fill the matrix units, few enough to notice a stop request and to bound memory.
+// Prompt tokens per forward: enough to fill the matrix units, few enough to notice a stop request
+// and to bound memory.
 constexpr std::int64_t kPrefillTokens = 512;
 
 void check_options(const SamplingOptions& options) {
   ProblemList problems(ErrorKind::kUsage, "generate");
-  if (!(options.temperature >= 0)) problems.add(format("temperature is {}, expected at least 0", options.temperature));
-  if (!(options.top_p > 0 && options.top_p <= 1)) problems.add(format("top-p is {}, expected above 0 and at most 1", options.top_p));
+  if (!(options.temperature >= 0))
+    problems.add(format("temperature is {}, expected at least 0", options.temperature));
+  if (!(options.top_p > 0 && options.top_p <= 1))
+    problems.add(format("top-p is {}, expected above 0 and at most 1", options.top_p));
   if (options.top_k < 0) problems.add(format("top-k is {}, expected at least 0", options.top_k));
-  if (options.max_new_tokens < 0) problems.add(format("max-new-tokens is {}, expected at least 0", options.max_new_tokens));
+  if (options.max_new_tokens < 0)
+    problems.add(format("max-new-tokens is {}, expected at least 0", options.max_new_tokens));
   problems.throw_if_any();
 }
 
@@ -29,17 +33,21 @@ at::Tensor step(const Decoder& model, std::span<const TokenId> ids, KvCache& cac
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
   const auto count = static_cast<std::int64_t>(ids.size());
   const at::Tensor batch = at::tensor(wide, at::kLong).unsqueeze(0);
-  const at::Tensor h = model.run_layers(model.embed(batch), 0, model.num_layers(), model.context(count, cache.length()), &cache);
+  const at::Tensor h = model.run_layers(model.embed(batch), 0, model.num_layers(),
+                                        model.context(count, cache.length()), &cache);
   Decoder::advance(cache, count);
   return model.logits(model.final_norm(h.narrow(1, count - 1, 1))).reshape({-1});
 }
 
-at::Tensor prefill(const Decoder& model, const std::vector<TokenId>& prompt, KvCache& cache, const StopToken& stop) {
+at::Tensor prefill(const Decoder& model, const std::vector<TokenId>& prompt, KvCache& cache,
+                   const StopToken& stop) {
   at::Tensor logits;
   const std::span<const TokenId> all(prompt);
   for (std::size_t first = 0; first < all.size(); first += kPrefillTokens) {
     if (stop.stop_requested()) throw Interrupted{};
-    logits = step(model, all.subspan(first, std::min<std::size_t>(kPrefillTokens, all.size() - first)), cache);
+    logits =
+        step(model, all.subspan(first, std::min<std::size_t>(kPrefillTokens, all.size() - first)),
+             cache);
   }
   return logits;
 }
@@ -52,20 +60,26 @@ bool is_end(const Decoder& model, const Tokenizer& tokenizer, TokenId id) {
 
 }  // namespace
 
-Generation generate(const Decoder& model, const Tokenizer& tokenizer, const std::vector<TokenId>& prompt, const SamplingOptions& options,
+Generation generate(const Decoder& model, const Tokenizer& tokenizer,
+                    const std::vector<TokenId>& prompt, const SamplingOptions& options,
                     const std::function<void(std::string_view)>& on_text, const StopToken& stop) {
   check_options(options);
   c10::InferenceMode inference;
   const auto prompt_tokens = static_cast<std::int64_t>(prompt.size());
   const std::int64_t context = model.config().context_length;
-  if (prompt.empty()) throw Error(ErrorKind::kInput, "prompt", "holds no tokens").hint("give some text, or --chat to use the model's template");
+  if (prompt.empty())
+    throw Error(ErrorKind::kInput, "prompt", "holds no tokens")
+        .hint("give some text, or --chat to use the model's template");
   if (prompt_tokens >= context) {
-    throw Error(ErrorKind::kInput, "prompt", format("has {} tokens, but the model's context is {}", prompt_tokens, context)).hint("shorten the prompt");
+    throw Error(ErrorKind::kInput, "prompt",
+                format("has {} tokens, but the model's context is {}", prompt_tokens, context))
+        .hint("shorten the prompt");
   }
   Generation out;
   out.prompt_tokens = prompt_tokens;
   out.finish_reason = "length";
-  KvCache cache(model.config(), 1, std::min(context, prompt_tokens + options.max_new_tokens), model.type(), model.device());
+  KvCache cache(model.config(), 1, std::min(context, prompt_tokens + options.max_new_tokens),
+                model.type(), model.device());
   RandomStream random(options.seed, "generate");
   StreamDecoder decoder(tokenizer);
   StopFilter filter(options.stop);

@@ -1,4 +1,5 @@
-// The decoding loop on a tiny random model: equal to forwards without a cache, ends, limits, streams.
+// The decoding loop on a tiny random model: equal to forwards without a cache, ends, limits,
+// streams.
 #include <gtest/gtest.h>
 
 #include <c10/core/GradMode.h>
@@ -6,6 +7,7 @@
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/sample/sampler.h"
+
 #include "tests/support/random_decoder.h"
 
 namespace espalier {
@@ -15,8 +17,20 @@ namespace {
 Tokenizer letters() {
   Json vocab = Json::object();
   for (int i = 0; i < 26; ++i) vocab[std::string(1, static_cast<char>('a' + i))] = i;
-  const Json json = {{"version", "1.0"}, {"added_tokens", Json::array()}, {"normalizer", nullptr}, {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
-                     {"post_processor", nullptr}, {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
+  const Json json = {{"version", "1.0"},
+                     {"added_tokens", Json::array()},
+                     {"normalizer", nullptr},
+                     {"pre_tokenizer",
+                      {{"type", "ByteLevel"},
+                       {"add_prefix_space", false},
+                       {"trim_offsets", true},
+                       {"use_regex", true}}},
+                     {"post_processor", nullptr},
+                     {"decoder",
+                      {{"type", "ByteLevel"},
+                       {"add_prefix_space", false},
+                       {"trim_offsets", true},
+                       {"use_regex", true}}},
                      {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array()}}}};
   return Tokenizer::from_json(json.dump());
 }
@@ -28,11 +42,13 @@ DecoderConfig tiny() {
 }
 
 /// The tokens chosen by whole forwards without a cache.
-std::vector<TokenId> uncached(const Decoder& model, std::vector<std::int64_t> ids, std::int64_t count) {
+std::vector<TokenId> uncached(const Decoder& model, std::vector<std::int64_t> ids,
+                              std::int64_t count) {
   c10::NoGradGuard no_grad;
   std::vector<TokenId> out;
   for (std::int64_t i = 0; i < count; ++i) {
-    const at::Tensor logits = model.forward(at::tensor(ids, at::kLong).unsqueeze(0))[0][-1].narrow(0, 0, 26);
+    const at::Tensor logits =
+        model.forward(at::tensor(ids, at::kLong).unsqueeze(0))[0][-1].narrow(0, 0, 26);
     out.push_back(static_cast<TokenId>(logits.argmax().item<std::int64_t>()));
     ids.push_back(out.back());
   }
@@ -73,7 +89,8 @@ TEST(GenerateTest, StopStringEndsTheTextBeforeIt) {
   const std::string whole = generate(model, letters(), {3}, options).text;
   options.stop = {whole.substr(5, 2)};
   std::string streamed;
-  const Generation g = generate(model, letters(), {3}, options, [&](std::string_view piece) { streamed += piece; });
+  const Generation g =
+      generate(model, letters(), {3}, options, [&](std::string_view piece) { streamed += piece; });
   EXPECT_EQ(g.finish_reason, "stop");
   EXPECT_EQ(g.text, whole.substr(0, whole.find(options.stop[0])));
   EXPECT_EQ(streamed, g.text);
@@ -91,7 +108,9 @@ TEST(GenerateTest, TheContextIsALimit) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
-    EXPECT_NE(error.to_string().find("has 40 tokens, but the model's context is 40"), std::string::npos) << error.to_string();
+    EXPECT_NE(error.to_string().find("has 40 tokens, but the model's context is 40"),
+              std::string::npos)
+        << error.to_string();
   }
 }
 
@@ -127,7 +146,8 @@ TEST(GenerateTest, BadOptionsAreListedTogether) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
-    for (const char* part : {"temperature is -1", "top-p is 0", "top-k is -3"}) EXPECT_NE(error.to_string().find(part), std::string::npos) << error.to_string();
+    for (const char* part : {"temperature is -1", "top-p is 0", "top-k is -3"})
+      EXPECT_NE(error.to_string().find(part), std::string::npos) << error.to_string();
   }
 }
 

@@ -15,8 +15,11 @@ struct Candidate {
   TokenId id = 0;
 };
 
-/// Higher score first, then the lower id: one total order, so that results do not depend on the sort's algorithm.
-bool better(const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; }
+/// Higher score first, then the lower id: one total order, so that results do not depend on the
+/// sort's algorithm.
+bool better(const Candidate& a, const Candidate& b) {
+  return a.score != b.score ? a.score > b.score : a.id < b.id;
+}
 
 TokenId greedy(std::span<const float> logits) {
   std::size_t best = 0;
@@ -47,7 +50,8 @@ std::vector<double> weights_of(const std::vector<Candidate>& candidates, double&
   return weights;
 }
 
-/// Keeps the best tokens up to and including the one with which their probability reaches p; at least one.
+/// Keeps the best tokens up to and including the one with which their probability reaches p; at
+/// least one.
 void keep_top_p(std::vector<Candidate>& candidates, double p) {
   if (p >= 1) return;
   double total = 0;
@@ -59,7 +63,8 @@ void keep_top_p(std::vector<Candidate>& candidates, double p) {
   std::make_heap(candidates.begin(), candidates.end(), worse);
   std::vector<Candidate> kept;
   double before = 0;
-  for (auto end = candidates.end(); end != candidates.begin() && (kept.empty() || before < p); --end) {
+  for (auto end = candidates.end(); end != candidates.begin() && (kept.empty() || before < p);
+       --end) {
     std::pop_heap(candidates.begin(), end, worse);
     kept.push_back(*(end - 1));
     before += std::exp(static_cast<double>(kept.back().score) - top) / total;
@@ -69,10 +74,12 @@ void keep_top_p(std::vector<Candidate>& candidates, double p) {
 
 }  // namespace
 
-TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, RandomStream& random) {
+TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options,
+                     RandomStream& random) {
   ESPALIER_ASSERT(logits.dim() == 1 && logits.numel() > 0);
   const at::Tensor row = logits.to(at::kCPU, at::kFloat).contiguous();
-  const std::span<const float> values(row.const_data_ptr<float>(), static_cast<std::size_t>(row.numel()));
+  const std::span<const float> values(row.const_data_ptr<float>(),
+                                      static_cast<std::size_t>(row.numel()));
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (std::isnan(values[i]) || values[i] == std::numeric_limits<float>::infinity()) {
       throw Error(ErrorKind::kInput, "logits", format("the score of token {} is {}", i, values[i]))
@@ -86,7 +93,8 @@ TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, R
   }
   keep_top_k(candidates, options.top_k);
   keep_top_p(candidates, options.top_p);
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   double total = 0;
   const std::vector<double> weights = weights_of(candidates, total);
   double mark = random.uniform() * total;
@@ -94,7 +102,8 @@ TokenId sample_token(const at::Tensor& logits, const SamplingOptions& options, R
     mark -= weights[i];
     if (mark < 0 && weights[i] > 0) return candidates[i].id;
   }
-  return std::min_element(candidates.begin(), candidates.end(), better)->id;  // rounding ate the last sliver
+  return std::min_element(candidates.begin(), candidates.end(), better)
+      ->id;  // rounding ate the last sliver
 }
 
 }  // namespace espalier

@@ -1,29 +1,34 @@
 // One token: greedy ties, filters in transformers' order, frequencies, seeds, broken logits.
-#include <gtest/gtest.h>
+#include "espalier/sample/sampler.h"
 
 #include <cmath>
 #include <limits>
 #include <map>
 
+#include <gtest/gtest.h>
+
 #include "espalier/base/error.h"
-#include "espalier/sample/sampler.h"
 
 namespace espalier {
 namespace {
 
-std::map<TokenId, int> histogram(const at::Tensor& logits, const SamplingOptions& options, int draws = 4000) {
+std::map<TokenId, int> histogram(const at::Tensor& logits, const SamplingOptions& options,
+                                 int draws = 4000) {
   RandomStream random(1, "test");
   std::map<TokenId, int> counts;
   for (int i = 0; i < draws; ++i) ++counts[sample_token(logits, options, random)];
   return counts;
 }
 
-at::Tensor log_of(const std::vector<float>& probabilities) { return at::tensor(probabilities).log(); }
+at::Tensor log_of(const std::vector<float>& probabilities) {
+  return at::tensor(probabilities).log();
+}
 
 TEST(SampleTokenTest, GreedyTakesTheLowestIdOfATie) {
   RandomStream random(0);
   EXPECT_EQ(sample_token(at::tensor({1.0f, 3.0f, 3.0f, -2.0f}), {}, random), 1);
-  EXPECT_EQ(sample_token(at::tensor({-std::numeric_limits<float>::infinity(), -5.0f}), {}, random), 1);
+  EXPECT_EQ(sample_token(at::tensor({-std::numeric_limits<float>::infinity(), -5.0f}), {}, random),
+            1);
 }
 
 TEST(SampleTokenTest, FrequenciesFollowTheProbabilities) {
@@ -103,7 +108,8 @@ TEST(SampleTokenTest, BrokenLogitsAreNamed) {
       FAIL() << bad;
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kInput);
-      EXPECT_NE(error.to_string().find("the score of token 1 is"), std::string::npos) << error.to_string();
+      EXPECT_NE(error.to_string().find("the score of token 1 is"), std::string::npos)
+          << error.to_string();
       EXPECT_FALSE(error.hint_text().empty());
     }
   }

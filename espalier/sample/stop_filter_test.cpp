@@ -7,7 +7,8 @@ namespace espalier {
 namespace {
 
 /// What is shown when `text` arrives in pieces of `size` bytes.
-std::string shown(const std::string& text, std::size_t size, const std::vector<std::string>& stops, bool* stopped = nullptr) {
+std::string shown(const std::string& text, std::size_t size, const std::vector<std::string>& stops,
+                  bool* stopped = nullptr) {
   StopFilter filter(stops);
   std::string out;
   for (std::size_t i = 0; i < text.size(); i += size) out += filter.push(text.substr(i, size));

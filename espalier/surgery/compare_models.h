@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "espalier/base/reporter.h"
+#include "espalier/kernels/gguf_quants/gguf_quants.h"
 
 namespace espalier {
 
@@ -25,9 +26,8 @@ ModelComparison compare_models(const std::filesystem::path& source,
                                const std::filesystem::path& output, double limit,
                                Reporter& reporter);
 
-/// The limit for weights written as this type: what rounding explains, far below what a wrong row
-/// order or a lost tensor does (those give 1 and more).
-enum class OutputPrecision : std::uint8_t { kExact, kHalf, kEightBit, kFourBit };
-double comparison_limit(OutputPrecision precision);
+/// The limit when matrices stored as `stored` are written as `written`: what rounding explains, far
+/// below what a wrong row order or a lost tensor does (those give 1 and more).
+double comparison_limit(GgufType stored, GgufType written);
 
 }  // namespace espalier

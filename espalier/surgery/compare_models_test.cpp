@@ -21,8 +21,8 @@ TEST(CompareModels, EqualRoundedAndWrong) {
   std::filesystem::create_directory(dir / "same");
   convert_to_hf(dir / "source", dir / "same", Dtype::kF32, silent_reporter());
   const ModelComparison same =
-      compare_models(dir / "source", {}, dir / "same", comparison_limit(OutputPrecision::kExact),
-                     silent_reporter());
+      compare_models(dir / "source", {}, dir / "same",
+                     comparison_limit(GgufType::kF32, GgufType::kF32), silent_reporter());
   EXPECT_EQ(same.max_abs_diff, 0);
   EXPECT_EQ(same.top1_agreement, 1);
   EXPECT_EQ(same.tokens, 16);
@@ -30,8 +30,8 @@ TEST(CompareModels, EqualRoundedAndWrong) {
   std::filesystem::create_directory(dir / "half");
   convert_to_hf(dir / "source", dir / "half", Dtype::kBF16, silent_reporter());
   const ModelComparison half =
-      compare_models(dir / "source", {}, dir / "half", comparison_limit(OutputPrecision::kHalf),
-                     silent_reporter());
+      compare_models(dir / "source", {}, dir / "half",
+                     comparison_limit(GgufType::kF32, GgufType::kBF16), silent_reporter());
   EXPECT_GT(half.max_abs_diff, 0);
   EXPECT_LT(half.relative_error, 0.05);
 
@@ -39,10 +39,11 @@ TEST(CompareModels, EqualRoundedAndWrong) {
   std::filesystem::create_directory(dir / "cut");
   convert_to_hf(dir / "source", dir / "cut", Dtype::kF32, silent_reporter(), {0, 3});
   EXPECT_NO_THROW(compare_models(dir / "source", {0, 3}, dir / "cut",
-                                 comparison_limit(OutputPrecision::kExact), silent_reporter()));
+                                 comparison_limit(GgufType::kF32, GgufType::kF32),
+                                 silent_reporter()));
   try {
     compare_models(dir / "source", {0, 2}, dir / "cut",
-                   comparison_limit(OutputPrecision::kEightBit), silent_reporter());
+                   comparison_limit(GgufType::kF32, GgufType::kQ8_0), silent_reporter());
     FAIL() << "another layer passed as rounding";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInternal);

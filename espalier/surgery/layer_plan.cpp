@@ -161,12 +161,13 @@ void check_removal(const std::vector<std::int64_t>& removed, std::int64_t num_la
   if (first.empty()) return;
   // Measured: leave-one-out on SmolLM2-135M-Instruct, 10 x 128 tokens of WikiText-2 valid
   // (docs/methods/layer_pruning.md).
-  throw Error(ErrorKind::kUsage, "layers to remove",
-              format("{} includes layer {}: the first two layers build the residual stream, and a "
-                     "decoder without them is "
-                     "broken (SmolLM2-135M: perplexity 37 becomes 97,000 without layer 0, 1,100 "
-                     "without layer 1)",
-                     layer_set_text(removed), layer_set_text(first)))
+  throw Error(
+      ErrorKind::kUsage, "layers to remove",
+      format("{} includes layer{} {}: the first two layers build the residual stream, and a "
+             "decoder without them is "
+             "broken (SmolLM2-135M: perplexity 37 becomes 97,000 without layer 0, 1,100 "
+             "without layer 1)",
+             layer_set_text(removed), first.size() == 1 ? "" : "s", layer_set_text(first)))
       .hint("leave layers 0 and 1 in, or pass --force to remove them all the same");
 }
 

@@ -26,26 +26,10 @@ namespace {
 namespace fs = std::filesystem;
 using Layers = std::vector<std::int64_t>;
 
-GgufType type_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return GgufType::kF32;
-    case Dtype::kF16:
-      return GgufType::kF16;
-    case Dtype::kBF16:
-      return GgufType::kBF16;
-    default:
-      break;
-  }
-  throw Error(ErrorKind::kUnsupported, "--type",
-              format("a model folder cannot be written as {}", dtype_name(dtype)))
-      .hint("one of f32, f16, bf16");
-}
-
 /// The kept tensors of `checkpoint` as sources in `dtype`; `checkpoint` must outlive the write.
 std::vector<TensorSource> converted_tensors(const DecoderCheckpoint& checkpoint, const Layers& kept,
                                             Dtype dtype) {
-  const GgufType type = type_of(dtype);
+  const GgufType type = gguf_type_of(dtype);
   std::vector<TensorSource> tensors;
   for (const TensorSpec& spec : decoder_tensor_specs(config_of_kept(checkpoint.config(), kept))) {
     const std::string source = name_in_source(spec.name, kept);
@@ -183,15 +167,29 @@ void convert_gguf_to_hf(const fs::path& gguf, const fs::path& destination, Dtype
   convert_to_hf(gguf, destination, dtype, reporter);
 }
 
-Dtype default_hf_dtype(const fs::path& source) {
-  switch (default_gguf_type(source)) {
-    case GgufType::kF16:
-      return Dtype::kF16;
-    case GgufType::kBF16:
-      return Dtype::kBF16;
+GgufType gguf_type_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return GgufType::kF32;
+    case Dtype::kF16:
+      return GgufType::kF16;
+    case Dtype::kBF16:
+      return GgufType::kBF16;
     default:
-      return Dtype::kF32;  // quantised values are exact only in float32
+      break;
   }
+  throw Error(ErrorKind::kUnsupported, "--type",
+              format("a model folder cannot be written as {}", dtype_name(dtype)))
+      .hint("one of f32, f16, bf16");
 }
+
+Dtype dtype_of(GgufType type) {
+  return type == GgufType::kF16    ? Dtype::kF16
+         : type == GgufType::kBF16 ? Dtype::kBF16
+                                   : Dtype::kF32;
+}
+
+// Quantised values are exact only in float32.
+Dtype default_hf_dtype(const fs::path& source) { return dtype_of(default_gguf_type(source)); }
 
 }  // namespace espalier

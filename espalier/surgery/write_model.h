@@ -44,6 +44,11 @@ void convert_to_gguf(const std::filesystem::path& source, const std::filesystem:
                      GgufType type, Reporter& reporter, const std::vector<std::int64_t>& kept = {},
                      const StopToken& stop = never_stop());
 
+/// The GGUF type with the layout of a folder's dtype; Error(kUnsupported) unless F32, F16 or BF16.
+/// And back: F32 for quantised types.
+GgufType gguf_type_of(Dtype dtype);
+Dtype dtype_of(GgufType type);
+
 /// The types that lose nothing when a model changes format: its matrices' own when the format has
 /// it, else the widest.
 Dtype default_hf_dtype(const std::filesystem::path& source);

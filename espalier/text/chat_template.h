@@ -18,6 +18,9 @@ struct ChatMessage {
   std::string content;
 };
 
+/// White space as transformers sets it (trim_blocks, lstrip_blocks). `tools` and `documents` are
+/// none; `strftime_now` is not defined, so that the same conversation gives the same prompt every
+/// day: templates that ask first fall back to their own date, the others end in an Error.
 class ChatTemplate {
  public:
   /// Parses; Error(kUnsupported) names the construct and line that we do not have, Error(kInput) a

@@ -150,15 +150,24 @@ void Loop::require_finite(double value, const char* what) const {
 
 void Loop::step(const StepFunction& gradients_of) {
   const Stopwatch watch;
+  double save_seconds = 0;
   const double rate = learning_rate(options_.schedule, result.steps);
   StepGradients batch = gradients_of(result.steps);
   ESPALIER_ASSERT(batch.gradients.size() == tensors_.size());
   require_finite(batch.loss, "loss");
   const double norm = clip_by_global_norm(batch.gradients, options_.clip);
   require_finite(norm, "gradient norm");
+  // Here, not after the update that made them: only now is it known that these weights give a
+  // finite loss, so the checkpoint that a broken run leaves behind is one worth going on from.
+  if (options_.checkpoint_every > 0 && result.steps > 0 &&
+      result.steps % options_.checkpoint_every == 0) {
+    const Stopwatch saving;
+    save();
+    save_seconds = saving.seconds();
+  }
   optimizer_.step(batch.gradients, rate);
   refresh_weights(tensors_);
-  const double seconds = watch.seconds();
+  const double seconds = watch.seconds() - save_seconds;
   ++result.steps;
   result.tokens += batch.tokens;
   result.seconds += seconds;
@@ -195,8 +204,6 @@ TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction&
     }
     loop.step(gradients_of);
     phase->update(loop.result.steps, format("loss {:.4f}", loop.result.losses.back()));
-    if (options.checkpoint_every > 0 && loop.result.steps % options.checkpoint_every == 0)
-      loop.save();
   }
   loop.save();
   return std::move(loop.result);

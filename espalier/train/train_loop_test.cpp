@@ -182,6 +182,21 @@ TEST_F(TrainLoop, ABadLossStopsBeforeTheUpdateAndKeepsTheCheckpoint) {
   EXPECT_TRUE(fs::exists(run.run_dir() / "checkpoints" / "step-00000004.safetensors"));
 }
 
+TEST_F(TrainLoop, WeightsThatGiveABadLossAreNeverACheckpoint) {
+  Toy toy;
+  toy.poisoned_step =
+      4;  // the update of step 4 broke the weights, and a checkpoint was due after it
+  RunFolder run = open(OutputPolicy::kFresh);
+  try {
+    train(toy.tensors, toy.function(), toy_options(10), run, silent_reporter(), never_stop());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "step 5: the loss is nan");
+    EXPECT_EQ(error.hint_text(), "use a lower --lr, or check the weights with `espalier verify`");
+  }
+  EXPECT_FALSE(fs::exists(run.run_dir() / "checkpoints"));
+}
+
 TEST_F(TrainLoop, ResumeRefusesOtherDataAndMentionsOtherRates) {
   Toy toy;
   {

@@ -1,14 +1,14 @@
 // Speaks for our decoder to decoder_parity.py.
 //   decoder_probe MODEL IDS.safetensors OUT.safetensors DTYPE NEW_TOKENS
-// IDS holds `ids` int64 [batch, tokens]. OUT gets `logits` float32 [batch, tokens, vocab] of a whole forward, `cached`
-// [tokens, vocab] of row 0 fed token by token through a cache, and `greedy` int64 [NEW_TOKENS]: what greedy decoding with a
-// cache adds to row 0.
-#include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
-
+// IDS holds `ids` int64 [batch, tokens]. OUT gets `logits` float32 [batch, tokens, vocab] of a
+// whole forward, `cached` [tokens, vocab] of row 0 fed token by token through a cache, and `greedy`
+// int64 [NEW_TOKENS]: what greedy decoding with a cache adds to row 0.
 #include <cstdio>
 #include <string>
 #include <vector>
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/io/safetensors.h"
@@ -20,7 +20,8 @@ namespace {
 
 at::Tensor step(const Decoder& model, const at::Tensor& ids, KvCache& cache) {
   const std::int64_t tokens = ids.size(1);
-  const at::Tensor h = model.run_layers(model.embed(ids), 0, model.num_layers(), model.context(tokens, cache.length()), &cache);
+  const at::Tensor h = model.run_layers(model.embed(ids), 0, model.num_layers(),
+                                        model.context(tokens, cache.length()), &cache);
   Decoder::advance(cache, tokens);
   return model.logits(model.final_norm(h.narrow(1, tokens - 1, 1))).reshape({-1});
 }
@@ -28,7 +29,8 @@ at::Tensor step(const Decoder& model, const at::Tensor& ids, KvCache& cache) {
 at::Tensor one_by_one(const Decoder& model, const at::Tensor& row) {
   KvCache cache(model.config(), 1, row.size(1), model.type(), model.device());
   std::vector<at::Tensor> logits;
-  for (std::int64_t i = 0; i < row.size(1); ++i) logits.push_back(step(model, row.narrow(1, i, 1), cache));
+  for (std::int64_t i = 0; i < row.size(1); ++i)
+    logits.push_back(step(model, row.narrow(1, i, 1), cache));
   return at::stack(logits);
 }
 
@@ -49,12 +51,16 @@ int run(char** argv) {
   const StoredTensor* stored = input.find("ids");
   ESPALIER_ASSERT(stored != nullptr);
   const at::Tensor ids = view_bytes(stored->data, stored->dtype, stored->shape, stored->file);
-  const Decoder model = Decoder::load(argv[1], to_scalar_type(parse_dtype(argv[4]).value()), at::kCPU);
+  const Decoder model =
+      Decoder::load(argv[1], to_scalar_type(parse_dtype(argv[4]).value()), at::kCPU);
   const at::Tensor row = ids.narrow(0, 0, 1);
   const std::vector<std::pair<std::string, at::Tensor>> results{
-      {"logits", model.forward(ids).contiguous()}, {"cached", one_by_one(model, row)}, {"greedy", greedy(model, row, std::stoll(argv[5]))}};
+      {"logits", model.forward(ids).contiguous()},
+      {"cached", one_by_one(model, row)},
+      {"greedy", greedy(model, row, std::stoll(argv[5]))}};
   std::vector<TensorPlan> plan;
-  for (const auto& [name, tensor] : results) plan.push_back({name, to_dtype(tensor.scalar_type()), tensor.sizes().vec()});
+  for (const auto& [name, tensor] : results)
+    plan.push_back({name, to_dtype(tensor.scalar_type()), tensor.sizes().vec()});
   SafetensorsWriter writer(argv[3], plan);
   for (const auto& [name, tensor] : results) writer.append(tensor_bytes(tensor));
   writer.finish();
@@ -66,7 +72,8 @@ int run(char** argv) {
 
 int main(int argc, char** argv) {
   if (argc != 6) {
-    std::fprintf(stderr, "usage: decoder_probe MODEL IDS.safetensors OUT.safetensors DTYPE NEW_TOKENS\n");
+    std::fprintf(stderr,
+                 "usage: decoder_probe MODEL IDS.safetensors OUT.safetensors DTYPE NEW_TOKENS\n");
     return 2;
   }
   try {

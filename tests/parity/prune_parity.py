@@ -38,7 +38,7 @@ VOCAB, LAYERS, REMOVED = 288, 6, [2, 4]
 KEPT = [i for i in range(LAYERS) if i not in REMOVED]
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2, vocab_size=VOCAB,
             max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=285, eos_token_id=286, pad_token_id=287)
-LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
 CASES = {
     "llama": dict(model_type="llama"),
     "llama-tied-biases": dict(model_type="llama", tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
@@ -229,12 +229,12 @@ def test_llama_cpp(folder):
     if not model.endswith(".gguf") or not os.path.exists(model):
         return "llama.cpp not compared: set ESPALIER_SMOLLM2 to SmolLM2's GGUF"
     prompt, steps = "The capital of France is", 32
-    pruned, half, healed = folder / "smol-cut.gguf", folder / "smol-f16.gguf", folder / "smol"
+    pruned, wide, dense = folder / "smol-cut.gguf", folder / "smol-cut-f32.gguf", folder / "smol"
     espalier("prune", model, "--remove", "13-14", "--out", pruned)
-    espalier("convert", model, "--to", "hf", "--out", healed)
-    espalier("prune", healed, "--remove", "13-14", "--format", "gguf", "--type", "f32", "--out", half)
+    espalier("convert", model, "--to", "hf", "--out", dense)
+    espalier("prune", dense, "--remove", "13-14", "--format", "gguf", "--type", "f32", "--out", wide)
     texts = []
-    for path in (pruned, half):
+    for path in (pruned, wide):
         llm = llama_cpp.Llama(model_path=str(path), n_ctx=256, n_threads=2, verbose=False, logits_all=False)
         ids = llm.tokenize(prompt.encode(), add_bos=False)
         theirs = []
@@ -247,7 +247,7 @@ def test_llama_cpp(folder):
         print(f"{path.name}: ours {ours['text']!r}\n{' ' * len(path.name)}  theirs {llm.detokenize(theirs).decode(errors='replace')!r}")
         equal = next((i for i, (a, b) in enumerate(zip(ours["token_ids"], theirs)) if a != b), steps)
         # llama.cpp quantises activations of quantised models to 8 bit: near-ties may fall the other way there. In float32 all agree.
-        check(equal == steps if path == half else equal >= 4, f"{path.name}: first {equal} of {steps} greedy tokens equal llama.cpp's")
+        check(equal == steps if path == wide else equal >= 4, f"{path.name}: first {equal} of {steps} greedy tokens equal llama.cpp's")
     check(texts[0] == texts[1], "pruned GGUF, and folder pruned and written as GGUF, generate the same text with us")
     return "llama.cpp generates the same from our files"
 

@@ -3,9 +3,11 @@
 #include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
+#include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
+#include "espalier/methods/layer_pruning/model_card.h"
 #include "espalier/surgery/compare_models.h"
 #include "espalier/surgery/write_model.h"
 
@@ -39,20 +41,6 @@ struct Converted {
   std::uint64_t bytes = 0;
 };
 
-OutputPrecision precision_of(GgufType type, GgufType source) {
-  switch (type) {
-    case GgufType::kF32:
-      return OutputPrecision::kExact;
-    case GgufType::kF16:
-    case GgufType::kBF16:
-      return type == source ? OutputPrecision::kExact : OutputPrecision::kHalf;
-    case GgufType::kQ8_0:
-      return type == source ? OutputPrecision::kExact : OutputPrecision::kEightBit;
-    default:
-      return type == source ? OutputPrecision::kExact : OutputPrecision::kFourBit;
-  }
-}
-
 GgufType target_type(const ConvertOptions& o, const std::filesystem::path& source) {
   if (o.to == "hf") {
     if (o.type.starts_with("q")) {
@@ -61,18 +49,9 @@ GgufType target_type(const ConvertOptions& o, const std::filesystem::path& sourc
           .hint("--type f32, f16 or bf16");
     }
     if (o.type != "auto") return *parse_gguf_type(o.type);
-    const Dtype dtype = default_hf_dtype(source);
-    return dtype == Dtype::kF16    ? GgufType::kF16
-           : dtype == Dtype::kBF16 ? GgufType::kBF16
-                                   : GgufType::kF32;
+    return gguf_type_of(default_hf_dtype(source));
   }
   return o.type == "auto" ? default_gguf_type(source) : *parse_gguf_type(o.type);
-}
-
-Dtype dtype_of(GgufType type) {
-  return type == GgufType::kF16    ? Dtype::kF16
-         : type == GgufType::kBF16 ? Dtype::kBF16
-                                   : Dtype::kF32;
 }
 
 Converted write_gguf(const ConvertOptions& o, Context& context, const std::filesystem::path& source,
@@ -97,6 +76,9 @@ Converted write_folder(const ConvertOptions& o, Context& context,
   Reporter& reporter = run.log_to_file(context.reporter);
   run.add_input(source, "");
   convert_to_hf(source, run.folder(), dtype_of(type), reporter, {}, context.stop);
+  write_file_atomically(
+      run.folder() / "README.md",
+      layer_pruning::conversion_card(source, dtype_name(dtype_of(type)), context.command_line));
   Converted result{std::string(dtype_name(dtype_of(type))),
                    compare_models(source, {}, run.folder(), limit, reporter), 0};
   for (const auto& entry : std::filesystem::directory_iterator(run.folder())) {
@@ -111,7 +93,7 @@ int run_convert(const ConvertOptions& o, Context& context) {
   const ModelLocation location = o.model.locate();
   check_output_apart(o.output.out, {location.path});
   const GgufType stored = default_gguf_type(location.path), type = target_type(o, location.path);
-  const double limit = comparison_limit(precision_of(type, stored));
+  const double limit = comparison_limit(stored, type);
   const Converted result = o.to == "gguf" ? write_gguf(o, context, location.path, type, limit)
                                           : write_folder(o, context, location.path, type, limit);
   Json json;

@@ -12,6 +12,7 @@
 #include "apps/cli/cost_options.h"
 #include "apps/cli/machine.h"
 #include "apps/cli/model_options.h"
+#include "apps/cli/residency.h"
 
 namespace espalier::cli {
 namespace {
@@ -114,20 +115,6 @@ CostEstimate estimate(const EvalOptions& o, const PerplexityOptions& p, const De
       measure_flops_per_second(config, type, device);
   cost.note = format("perplexity of {} tokens in segments of {}", format_count(read), p.seq_len);
   return cost;
-}
-
-/// Weights that fit in memory stay there; others are read block by block from the mapped file, once
-/// per batch.
-Residency choose_residency(const DecoderConfig& config, at::ScalarType type, at::Device device,
-                           Reporter& reporter) {
-  const Bytes needed{weight_bytes(config, type)}, available = memory_facts().available;
-  if (!device.is_cpu() || available.count == 0 || needed.count < available.count / 10 * 9)
-    return Residency::kResident;
-  reporter.info(
-      format("the weights take {} and {} are available: layers are read from the file as they are "
-             "needed; larger --batch-tokens read them less often",
-             to_string(needed), to_string(available)));
-  return Residency::kStreamed;
 }
 
 std::string protocol_text(const EvalOptions& o, const PerplexityOptions& p, std::int64_t segments) {

@@ -1,4 +1,5 @@
-// linear_nll: the head in tiles of rows and vocabulary that stay in the cache while their softmax is folded.
+// linear_nll: the head in tiles of rows and vocabulary that stay in the cache while their softmax
+// is folded.
 #include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
@@ -9,20 +10,24 @@
 namespace espalier {
 namespace {
 
-// 512 (kChunkRows) x 4096 float32 logits are 8 MB: half of a core complex's L3. Columns are cut at multiples of a constant, never by
-// the number of rows, or a row's rounding would depend on its company.
+// 512 (kChunkRows) x 4096 float32 logits are 8 MB: half of a core complex's L3. Columns are cut at
+// multiples of a constant, never by the number of rows, or a row's rounding would depend on its
+// company.
 constexpr std::int64_t kColumns = 4096;
 
 }  // namespace
 
-at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, const std::optional<at::Tensor>& bias) {
-  ESPALIER_ASSERT(hidden.dim() == 2 && weight.dim() == 2 && targets.dim() == 1 && targets.scalar_type() == at::kLong);
+at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                      const std::optional<at::Tensor>& bias) {
+  ESPALIER_ASSERT(hidden.dim() == 2 && weight.dim() == 2 && targets.dim() == 1 &&
+                  targets.scalar_type() == at::kLong);
   ESPALIER_ASSERT(hidden.size(0) == targets.size(0) && hidden.size(1) == weight.size(1));
   c10::NoGradGuard no_grad;
   const std::int64_t vocab = weight.size(0);
   const at::Tensor rows = unmasked_rows(targets, vocab);
   const at::Tensor out = at::zeros({targets.size(0)}, hidden.options().dtype(at::kFloat));
-  const at::Tensor h = hidden.index_select(0, rows.to(hidden.device())), t = targets.index_select(0, rows).to(hidden.device());
+  const at::Tensor h = hidden.index_select(0, rows.to(hidden.device())),
+                   t = targets.index_select(0, rows).to(hidden.device());
   const at::Tensor nll = at::empty({rows.size(0)}, out.options());
   std::int64_t count = 0;
   for (std::int64_t first = 0; first < rows.size(0); first += count) {
@@ -31,7 +36,8 @@ at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const 
     RowSoftmax softmax(t.narrow(0, first, count), hidden.device());
     for (std::int64_t column = 0; column < vocab; column += kColumns) {
       const std::int64_t columns = std::min(kColumns, vocab - column);
-      const auto part_bias = bias ? std::optional<at::Tensor>(bias->narrow(0, column, columns)) : std::nullopt;
+      const auto part_bias =
+          bias ? std::optional<at::Tensor>(bias->narrow(0, column, columns)) : std::nullopt;
       softmax.add(matmul_nt(part, weight.narrow(0, column, columns), part_bias), column);
     }
     nll.narrow(0, first, count).copy_(softmax.nll());

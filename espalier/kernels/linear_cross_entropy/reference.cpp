@@ -3,7 +3,8 @@
 
 namespace espalier {
 
-at::Tensor linear_nll_reference(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+at::Tensor linear_nll_reference(const at::Tensor& hidden, const at::Tensor& weight,
+                                const at::Tensor& targets) {
   const at::Tensor logits = at::matmul(hidden.to(at::kDouble), weight.to(at::kDouble).t());
   return at::cross_entropy_loss(logits, targets, {}, at::Reduction::None, -100).to(at::kFloat);
 }

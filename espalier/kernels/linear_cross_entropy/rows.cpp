@@ -1,19 +1,20 @@
 // See rows_internal.h: loops on the CPU, ATen compositions elsewhere.
-#include "espalier/kernels/linear_cross_entropy/rows_internal.h"
+#include <limits>
 
 #include <ATen/Parallel.h>
 
-#include <limits>
-
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/kernels/linear_cross_entropy/rows_internal.h"
 
 namespace espalier {
 namespace {
 
 constexpr std::int64_t kIgnored = -100;
 
-std::int64_t grain(std::int64_t count) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(count, 1)); }
+std::int64_t grain(std::int64_t count) {
+  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(count, 1));
+}
 
 /// Columns of `targets` relative to a chunk, and which rows have theirs inside it.
 struct Inside {
@@ -26,9 +27,11 @@ Inside inside_chunk(const at::Tensor& targets, std::int64_t first, std::int64_t 
 
 }  // namespace
 
-RowSoftmax::RowSoftmax(const at::Tensor& targets, at::Device device) : targets_(targets.to(device).contiguous()) {
+RowSoftmax::RowSoftmax(const at::Tensor& targets, at::Device device)
+    : targets_(targets.to(device).contiguous()) {
   const auto options = at::TensorOptions().device(device);
-  max_ = at::full({targets.size(0)}, -std::numeric_limits<double>::infinity(), options.dtype(at::kFloat));
+  max_ = at::full({targets.size(0)}, -std::numeric_limits<double>::infinity(),
+                  options.dtype(at::kFloat));
   sum_ = at::zeros({targets.size(0)}, options.dtype(at::kDouble));
   picked_ = at::zeros({targets.size(0)}, options.dtype(at::kFloat));
 }
@@ -60,11 +63,16 @@ void RowSoftmax::add(const at::Tensor& logits, std::int64_t first) {
   });
 }
 
-at::Tensor RowSoftmax::log_sum_exp() const { return (at::log(sum_) + max_.to(at::kDouble)).to(at::kFloat); }
+at::Tensor RowSoftmax::log_sum_exp() const {
+  return (at::log(sum_) + max_.to(at::kDouble)).to(at::kFloat);
+}
 
-at::Tensor RowSoftmax::nll() const { return (at::log(sum_) + (max_.to(at::kDouble) - picked_.to(at::kDouble))).to(at::kFloat); }
+at::Tensor RowSoftmax::nll() const {
+  return (at::log(sum_) + (max_.to(at::kDouble) - picked_.to(at::kDouble))).to(at::kFloat);
+}
 
-void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp, const at::Tensor& targets, std::int64_t first, double scale) {
+void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp,
+                       const at::Tensor& targets, std::int64_t first, double scale) {
   const std::int64_t rows = logits.size(0), count = logits.size(1);
   if (!logits.device().is_cpu()) {
     logits.sub_(log_sum_exp.unsqueeze(1)).exp_().mul_(scale);
@@ -91,7 +99,8 @@ at::Tensor unmasked_rows(const at::Tensor& targets, std::int64_t vocab) {
   const at::Tensor bad = keep.logical_and(targets.lt(0).logical_or(targets.ge(vocab)));
   if (bad.any().item<bool>()) {
     const auto id = targets.masked_select(bad)[0].item<std::int64_t>();
-    throw Error(ErrorKind::kInput, "targets", format("token id {} is outside the vocabulary of {}", id, vocab))
+    throw Error(ErrorKind::kInput, "targets",
+                format("token id {} is outside the vocabulary of {}", id, vocab))
         .hint("the tokenizer and the model do not belong together");
   }
   return keep.nonzero().squeeze(1);

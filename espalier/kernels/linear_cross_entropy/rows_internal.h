@@ -1,21 +1,24 @@
 // Row-wise pieces of the softmax over a vocabulary that arrives in chunks. Internal.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace espalier {
 
 /// Rows of logits that are alive at a time.
 constexpr std::int64_t kChunkRows = 512;
 
-/// Rows of the next chunk when `left` remain: kChunkRows, or all of the rest when fewer than 8 would stay behind, because
-/// matmul_nt promises equal bits from 8 rows on.
-inline std::int64_t chunk_rows(std::int64_t left) { return left < kChunkRows + 8 ? left : kChunkRows; }
+/// Rows of the next chunk when `left` remain: kChunkRows, or all of the rest when fewer than 8
+/// would stay behind, because matmul_nt promises equal bits from 8 rows on.
+inline std::int64_t chunk_rows(std::int64_t left) {
+  return left < kChunkRows + 8 ? left : kChunkRows;
+}
 
-/// Running log-sum-exp of each row, and the logit of its target, over vocabulary chunks in ascending order.
+/// Running log-sum-exp of each row, and the logit of its target, over vocabulary chunks in
+/// ascending order.
 class RowSoftmax {
  public:
   /// `targets` [rows] int64, all within the vocabulary; `device` of the logits to come.
@@ -31,8 +34,10 @@ class RowSoftmax {
   at::Tensor max_, sum_, picked_;  // [rows]; sum in float64
 };
 
-/// `logits` [rows, count] float32 of columns first..: becomes (softmax - onehot(target)) * scale in place.
-void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp, const at::Tensor& targets, std::int64_t first, double scale);
+/// `logits` [rows, count] float32 of columns first..: becomes (softmax - onehot(target)) * scale in
+/// place.
+void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp,
+                       const at::Tensor& targets, std::int64_t first, double scale);
 
 /// Indices of the rows whose target is not -100. Error(kInput) for a target outside the vocabulary.
 at::Tensor unmasked_rows(const at::Tensor& targets, std::int64_t vocab);

@@ -1,7 +1,9 @@
-// y = x W^T of SmolLM2's shapes: matmul_nt (the back end of this machine), at::linear (MKL), and a decoding step.
-// Roofline: two 512-bit multiply-adds per cycle and core, 64 float32 operations; items/s is operations/s.
-#include <ATen/ATen.h>
+// y = x W^T of SmolLM2's shapes: matmul_nt (the back end of this machine), at::linear (MKL), and a
+// decoding step. Roofline: two 512-bit multiply-adds per cycle and core, 64 float32 operations;
+// items/s is operations/s.
 #include <benchmark/benchmark.h>
+
+#include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include "espalier/kernels/matmul/matmul.h"
@@ -35,21 +37,25 @@ void aten(benchmark::State& state) {
   run(state, at::kFloat, [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); });
 }
 void ours_bf16(benchmark::State& state) {
-  run(state, at::kBFloat16, [](const at::Tensor& x, const at::Tensor& w) { return matmul_nt(x, w); });
+  run(state, at::kBFloat16,
+      [](const at::Tensor& x, const at::Tensor& w) { return matmul_nt(x, w); });
 }
 void aten_bf16(benchmark::State& state) {
-  run(state, at::kBFloat16, [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); });
+  run(state, at::kBFloat16,
+      [](const at::Tensor& x, const at::Tensor& w) { return at::linear(x, w); });
 }
 /// The gradient in the weight, [out, in].
 void ours_weight_gradient(benchmark::State& state) {
   const c10::InferenceMode inference;
-  const at::Tensor g = at::randn({state.range(0), state.range(2)}), x = at::randn({state.range(0), state.range(1)});
+  const at::Tensor g = at::randn({state.range(0), state.range(2)}),
+                   x = at::randn({state.range(0), state.range(1)});
   for (auto _ : state) benchmark::DoNotOptimize(matmul_tn(g, x));
   state.SetItemsProcessed(state.iterations() * 2 * g.numel() * x.size(1));
 }
 void aten_weight_gradient(benchmark::State& state) {
   const c10::InferenceMode inference;
-  const at::Tensor g = at::randn({state.range(0), state.range(2)}), x = at::randn({state.range(0), state.range(1)});
+  const at::Tensor g = at::randn({state.range(0), state.range(2)}),
+                   x = at::randn({state.range(0), state.range(1)});
   for (auto _ : state) benchmark::DoNotOptimize(at::matmul(g.t(), x));
   state.SetItemsProcessed(state.iterations() * 2 * g.numel() * x.size(1));
 }

@@ -1,7 +1,9 @@
-// Products of both back ends against float64, equal bits whatever the number of rows, and gradients.
+// Products of both back ends against float64, equal bits whatever the number of rows, and
+// gradients.
 #include "espalier/kernels/matmul/matmul.h"
 
 #include <gtest/gtest.h>
+
 #include <torch/csrc/autograd/autograd.h>
 
 #include "espalier/kernels/matmul/onednn_internal.h"
@@ -13,7 +15,8 @@ class MatmulTest : public testing::TestWithParam<MatmulBackend> {
  protected:
   void SetUp() override {
     before_ = matmul_backend();
-    if (GetParam() == MatmulBackend::kOnednn && !has_onednn_linear()) GTEST_SKIP() << "this libtorch has no oneDNN";
+    if (GetParam() == MatmulBackend::kOnednn && !has_onednn_linear())
+      GTEST_SKIP() << "this libtorch has no oneDNN";
     set_matmul_backend(GetParam());
     at::manual_seed(7);
   }
@@ -32,23 +35,32 @@ double max_error(const at::Tensor& a, const at::Tensor& b) {
 }
 
 TEST_P(MatmulTest, EqualsFloat64) {
-  for (const auto& [rows, in, out] : {std::tuple{0, 64, 64}, {1, 64, 96}, {7, 100, 77}, {8, 100, 77}, {130, 257, 129}, {300, 64, 512}}) {
+  for (const auto& [rows, in, out] : {std::tuple{0, 64, 64},
+                                      {1, 64, 96},
+                                      {7, 100, 77},
+                                      {8, 100, 77},
+                                      {130, 257, 129},
+                                      {300, 64, 512}}) {
     const at::Tensor x = at::randn({rows, in}), w = at::randn({out, in}), b = at::randn({out});
     const at::Tensor expected = at::matmul(x.to(at::kDouble), w.to(at::kDouble).t()) + b;
-    EXPECT_LT(max_error(matmul_nt(x, w, b), expected), tolerance(in)) << rows << "x" << in << "x" << out;
-    EXPECT_LT(max_error(matmul_nt(x, w), expected - b), tolerance(in)) << rows << "x" << in << "x" << out;
+    EXPECT_LT(max_error(matmul_nt(x, w, b), expected), tolerance(in))
+        << rows << "x" << in << "x" << out;
+    EXPECT_LT(max_error(matmul_nt(x, w), expected - b), tolerance(in))
+        << rows << "x" << in << "x" << out;
   }
 }
 
 TEST_P(MatmulTest, KeepsLeadingDimensionsAndTakesStridedInput) {
-  const at::Tensor x = at::randn({64, 5, 4}).transpose(0, 2), w = at::randn({96, 64});  // [4, 5, 64]
+  const at::Tensor x = at::randn({64, 5, 4}).transpose(0, 2),
+                   w = at::randn({96, 64});  // [4, 5, 64]
   const at::Tensor y = matmul_nt(x, w);
   EXPECT_EQ(y.sizes(), (std::vector<std::int64_t>{4, 5, 96}));
   EXPECT_LT(max_error(y, at::matmul(x.to(at::kDouble), w.to(at::kDouble).t())), tolerance(64));
 }
 
 TEST_P(MatmulTest, RowsKeepTheirBitsWhateverTheirNumber) {
-  for (const auto& [in, out] : {std::pair{64, 64}, {576, 192}, {576, 1536}, {1536, 576}, {100, 77}, {2048, 512}}) {
+  for (const auto& [in, out] :
+       {std::pair{64, 64}, {576, 192}, {576, 1536}, {1536, 576}, {100, 77}, {2048, 512}}) {
     const at::Tensor x = at::randn({600, in}), w = at::randn({out, in});
     const at::Tensor all = matmul_nt(x, w);
     for (const std::int64_t rows : {8, 9, 31, 64, 100, 127, 128, 129, 255, 256, 511}) {
@@ -56,13 +68,15 @@ TEST_P(MatmulTest, RowsKeepTheirBitsWhateverTheirNumber) {
       EXPECT_TRUE(some.equal(all.narrow(0, 0, rows))) << rows << " rows of " << in << " to " << out;
       // The position of a row within the batch must not matter either.
       const at::Tensor tail = matmul_nt(x.narrow(0, 600 - rows, rows), w);
-      EXPECT_TRUE(tail.equal(all.narrow(0, 600 - rows, rows))) << "last " << rows << " rows of " << in << " to " << out;
+      EXPECT_TRUE(tail.equal(all.narrow(0, 600 - rows, rows)))
+          << "last " << rows << " rows of " << in << " to " << out;
     }
   }
 }
 
 TEST_P(MatmulTest, GradientsEqualThoseOfLinear) {
-  const at::Tensor x = at::randn({3, 50, 96}).requires_grad_(), w = at::randn({130, 96}).requires_grad_(), b = at::randn({130}).requires_grad_();
+  const at::Tensor x = at::randn({3, 50, 96}).requires_grad_(),
+                   w = at::randn({130, 96}).requires_grad_(), b = at::randn({130}).requires_grad_();
   const at::Tensor g = at::randn({3, 50, 130});
   const auto ours = torch::autograd::grad({matmul_nt(x, w, b)}, {x, w, b}, {g});
   const auto theirs = torch::autograd::grad({at::linear(x, w, b)}, {x, w, b}, {g});
@@ -72,21 +86,31 @@ TEST_P(MatmulTest, GradientsEqualThoseOfLinear) {
 }
 
 TEST_P(MatmulTest, GradientOfOneArgumentAlone) {
-  const at::Tensor x = at::randn({20, 96}), frozen = at::randn({130, 96}), w = at::randn({130, 96}).requires_grad_();
+  const at::Tensor x = at::randn({20, 96}), frozen = at::randn({130, 96}),
+                   w = at::randn({130, 96}).requires_grad_();
   const at::Tensor xg = x.clone().requires_grad_();
-  EXPECT_LT(max_error(torch::autograd::grad({matmul_nt(xg, frozen).sum()}, {xg})[0], frozen.sum(0).expand({20, 96})), tolerance(130));
-  EXPECT_LT(max_error(torch::autograd::grad({matmul_nt(x, w).sum()}, {w})[0], x.sum(0).expand({130, 96})), tolerance(20));
+  EXPECT_LT(max_error(torch::autograd::grad({matmul_nt(xg, frozen).sum()}, {xg})[0],
+                      frozen.sum(0).expand({20, 96})),
+            tolerance(130));
+  EXPECT_LT(
+      max_error(torch::autograd::grad({matmul_nt(x, w).sum()}, {w})[0], x.sum(0).expand({130, 96})),
+      tolerance(20));
 }
 
 TEST_P(MatmulTest, Bfloat16RowsKeepTheirBitsToo) {
-  const at::Tensor x = at::randn({300, 576}).to(at::kBFloat16), w = at::randn({192, 576}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({300, 576}).to(at::kBFloat16),
+                   w = at::randn({192, 576}).to(at::kBFloat16);
   const at::Tensor all = matmul_nt(x, w);
   EXPECT_EQ(all.scalar_type(), at::kBFloat16);
-  for (const std::int64_t rows : {8, 33, 128, 200}) EXPECT_TRUE(matmul_nt(x.narrow(0, 0, rows), w).equal(all.narrow(0, 0, rows))) << rows;
+  for (const std::int64_t rows : {8, 33, 128, 200})
+    EXPECT_TRUE(matmul_nt(x.narrow(0, 0, rows), w).equal(all.narrow(0, 0, rows))) << rows;
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, MatmulTest, testing::Values(MatmulBackend::kAten, MatmulBackend::kOnednn),
-                         [](const auto& param) { return param.param == MatmulBackend::kAten ? "Aten" : "Onednn"; });
+INSTANTIATE_TEST_SUITE_P(Backends, MatmulTest,
+                         testing::Values(MatmulBackend::kAten, MatmulBackend::kOnednn),
+                         [](const auto& param) {
+                           return param.param == MatmulBackend::kAten ? "Aten" : "Onednn";
+                         });
 
 }  // namespace
 }  // namespace espalier

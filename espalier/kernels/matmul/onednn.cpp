@@ -1,20 +1,21 @@
-// See onednn_internal.h. The operator is mkldnn::_linear_pointwise, which libtorch registers for its compiler: unlike
-// at::mkldnn_linear it takes plain tensors, so nothing is converted to and from an opaque layout.
-#include "espalier/kernels/matmul/onednn_internal.h"
+// See onednn_internal.h. The operator is mkldnn::_linear_pointwise, which libtorch registers for
+// its compiler: unlike at::mkldnn_linear it takes plain tensors, so nothing is converted to and
+// from an opaque layout.
+#include <optional>
+#include <string_view>
 
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include <optional>
-#include <string_view>
-
 #include "espalier/base/error.h"
+#include "espalier/kernels/matmul/onednn_internal.h"
 
 namespace espalier {
 namespace {
 
 using Scalars = c10::List<std::optional<at::Scalar>>;
-using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view, Scalars,
+using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&,
+                                   const std::optional<at::Tensor>&, std::string_view, Scalars,
                                    std::optional<std::string_view>);
 
 const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& operation() {

@@ -8,8 +8,8 @@ namespace espalier {
 /// Whether this libtorch carries the operator.
 bool has_onednn_linear();
 
-/// x [rows, in] times weight^T, weight [out, in] with any strides -> new [rows, out]; float32 CPU, no autograd.
-/// Neither operand is copied or reordered ahead of time.
+/// x [rows, in] times weight^T, weight [out, in] with any strides -> new [rows, out]; float32 CPU,
+/// no autograd. Neither operand is copied or reordered ahead of time.
 at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight);
 
 }  // namespace espalier

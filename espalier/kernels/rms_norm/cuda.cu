@@ -1,5 +1,6 @@
-// rms_norm on CUDA: one block per row, the row kept in registers or re-read from L1, fp32 accumulation, one warp-shuffle
-// reduction. Torch-free, so it compiles in a second. Bandwidth-bound: 2 passes over the row, the second from cache.
+// rms_norm on CUDA: one block per row, the row kept in registers or re-read from L1, fp32
+// accumulation, one warp-shuffle reduction. Torch-free, so it compiles in a second.
+// Bandwidth-bound: 2 passes over the row, the second from cache.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -13,14 +14,22 @@ constexpr int kThreads = 256;
 
 __device__ float to_float(float x) { return x; }
 __device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T> __device__ T from_float(float x);
-template <> __device__ float from_float<float>(float x) { return x; }
-template <> __device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+template <class T>
+__device__ T from_float(float x);
+template <>
+__device__ float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
 
 /// The sum over the block, in every thread; the same order of additions whatever the grid.
 __device__ float block_sum(float value) {
   __shared__ float partial[kThreads / 32];
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  for (int offset = 16; offset > 0; offset /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
   __syncthreads();
   float total = 0;
@@ -29,7 +38,8 @@ __device__ float block_sum(float value) {
 }
 
 template <class T>
-__global__ void rms_norm_kernel(const T* __restrict__ x, const T* __restrict__ weight, T* __restrict__ y, long long width, float eps) {
+__global__ void rms_norm_kernel(const T* __restrict__ x, const T* __restrict__ weight,
+                                T* __restrict__ y, long long width, float eps) {
   const T* row = x + static_cast<long long>(blockIdx.x) * width;
   T* out = y + static_cast<long long>(blockIdx.x) * width;
   float sum = 0;
@@ -51,15 +61,18 @@ void launch(const RmsNormParams& p, cudaStream_t stream) {
   for (long long first = 0; first < p.rows; first += kMaxBlocks) {
     const long long blocks = p.rows - first < kMaxBlocks ? p.rows - first : kMaxBlocks;
     rms_norm_kernel<T><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        static_cast<const T*>(p.x) + first * p.width, static_cast<const T*>(p.weight), static_cast<T*>(p.y) + first * p.width, p.width, p.eps);
+        static_cast<const T*>(p.x) + first * p.width, static_cast<const T*>(p.weight),
+        static_cast<T*>(p.y) + first * p.width, p.width, p.eps);
   }
 }
 
 }  // namespace
 
 void launch_rms_norm(const RmsNormParams& params, void* stream) {
-  if (params.bf16) launch<__nv_bfloat16>(params, static_cast<cudaStream_t>(stream));
-  else launch<float>(params, static_cast<cudaStream_t>(stream));
+  if (params.bf16)
+    launch<__nv_bfloat16>(params, static_cast<cudaStream_t>(stream));
+  else
+    launch<float>(params, static_cast<cudaStream_t>(stream));
   if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess) {
     throw Error(ErrorKind::kEnvironment, "rms_norm", cudaGetErrorString(status));
   }

@@ -10,7 +10,8 @@
 namespace espalier {
 namespace {
 
-constexpr std::int64_t kGrainElements = 16384;  // about 4 us of work: below that a second thread costs more than it brings
+constexpr std::int64_t kGrainElements =
+    16384;  // about 4 us of work: below that a second thread costs more than it brings
 
 at::Tensor composed(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor wide = x.to(at::kFloat);
@@ -27,7 +28,8 @@ bool has_kernel(const at::Tensor& x, const at::Tensor& weight) {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  ESPALIER_ASSERT(weight.dim() == 1 && x.dim() >= 1 && x.size(-1) == weight.size(0) && weight.size(0) > 0);
+  ESPALIER_ASSERT(weight.dim() == 1 && x.dim() >= 1 && x.size(-1) == weight.size(0) &&
+                  weight.size(0) > 0);
   if (needs_grad(x, weight) || !has_kernel(x, weight)) return composed(x, weight, eps);
   const at::Tensor rows = x.contiguous(), scales = weight.contiguous();
   at::Tensor y = at::empty_like(rows);
@@ -43,8 +45,9 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
     run_on_current_stream(x.device(), [&](void* stream) { launch_rms_norm(params, stream); });
     return y;
   }
-  at::parallel_for(0, params.rows, std::max<std::int64_t>(1, kGrainElements / params.width),
-                   [&](std::int64_t first, std::int64_t last) { rms_norm_cpu(params, first, last); });
+  at::parallel_for(
+      0, params.rows, std::max<std::int64_t>(1, kGrainElements / params.width),
+      [&](std::int64_t first, std::int64_t last) { rms_norm_cpu(params, first, last); });
   return y;
 }
 

@@ -2,6 +2,7 @@
 #include "espalier/kernels/rms_norm/rms_norm.h"
 
 #include <gtest/gtest.h>
+
 #include <torch/csrc/autograd/autograd.h>
 
 #include "espalier/base/error.h"
@@ -10,7 +11,8 @@
 namespace espalier {
 namespace {
 
-// float32: the sum of squares errs by a few units in the last place, then one division and two products.
+// float32: the sum of squares errs by a few units in the last place, then one division and two
+// products.
 constexpr double kFloatTolerance = 1e-6;
 // bfloat16 keeps 8 bits: a value may round to the neighbour of the reference's, 2^-8 of its size.
 constexpr double kBf16Tolerance = 1.0 / 256;
@@ -43,7 +45,8 @@ TEST(RmsNormTest, EqualsDefinitionForOddSizesAndBothTypes) {
           EXPECT_EQ(rms_norm(x.to(device), w.to(device), 1e-5).numel(), 0);
           continue;
         }
-        expect_close(rms_norm(x.to(device), w.to(device), 1e-5), rms_norm_reference(x, w, 1e-5), kFloatTolerance);
+        expect_close(rms_norm(x.to(device), w.to(device), 1e-5), rms_norm_reference(x, w, 1e-5),
+                     kFloatTolerance);
         const at::Tensor xb = x.to(at::kBFloat16), wb = w.to(at::kBFloat16);
         const at::Tensor y = rms_norm(xb.to(device), wb.to(device), 1e-5);
         EXPECT_EQ(y.scalar_type(), at::kBFloat16);
@@ -78,12 +81,15 @@ TEST(RmsNormTest, ForwardUnderGradAgreesAndGradientIsThatOfTheDefinition) {
   const at::Tensor g = at::randn({5, 33});
   const auto ours = torch::autograd::grad({y}, {xg, wg}, {g});
   const at::Tensor xd = x.to(at::kDouble).requires_grad_(), wd = w.to(at::kDouble).requires_grad_();
-  const auto exact = torch::autograd::grad({rms_norm_reference(xd, wd, 1e-5)}, {xd, wd}, {g.to(at::kDouble)});
+  const auto exact =
+      torch::autograd::grad({rms_norm_reference(xd, wd, 1e-5)}, {xd, wd}, {g.to(at::kDouble)});
   expect_close(ours[0], exact[0], 1e-5);
   expect_close(ours[1], exact[1], 1e-5);
 }
 
-TEST(RmsNormTest, WidthsMustAgree) { EXPECT_THROW(rms_norm(at::ones({2, 3}), at::ones({4}), 1e-6), Error); }
+TEST(RmsNormTest, WidthsMustAgree) {
+  EXPECT_THROW(rms_norm(at::ones({2, 3}), at::ones({4}), 1e-6), Error);
+}
 
 }  // namespace
 }  // namespace espalier

@@ -4,7 +4,8 @@
 
 namespace espalier {
 
-ESPALIER_SIMD void rope_row_f32(float* x, const float* cosine, const float* sine, std::int64_t heads, std::int64_t head_dim) {
+ESPALIER_SIMD void rope_row_f32(float* x, const float* cosine, const float* sine,
+                                std::int64_t heads, std::int64_t head_dim) {
   const std::int64_t half = head_dim / 2;
   for (std::int64_t head = 0; head < heads; ++head) {
     float* __restrict__ low = x + head * head_dim;
@@ -17,9 +18,13 @@ ESPALIER_SIMD void rope_row_f32(float* x, const float* cosine, const float* sine
   }
 }
 
-ESPALIER_SIMD void rope_row_bf16(std::uint16_t* x, const std::uint16_t* cosine, const std::uint16_t* sine, std::int64_t heads, std::int64_t head_dim) {
+ESPALIER_SIMD void rope_row_bf16(std::uint16_t* x, const std::uint16_t* cosine,
+                                 const std::uint16_t* sine, std::int64_t heads,
+                                 std::int64_t head_dim) {
   const std::int64_t half = head_dim / 2;
-  const auto product = [](float a, std::uint16_t b) { return simd::from_bf16(simd::to_bf16(a * simd::from_bf16(b))); };
+  const auto product = [](float a, std::uint16_t b) {
+    return simd::from_bf16(simd::to_bf16(a * simd::from_bf16(b)));
+  };
   for (std::int64_t head = 0; head < heads; ++head) {
     std::uint16_t* __restrict__ low = x + head * head_dim;
     std::uint16_t* __restrict__ high = low + half;

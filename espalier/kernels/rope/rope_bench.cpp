@@ -1,6 +1,8 @@
-// rope in place against the ATen composition. Roofline: x read and written once; bytes/s counts both.
-#include <ATen/ATen.h>
+// rope in place against the ATen composition. Roofline: x read and written once; bytes/s counts
+// both.
 #include <benchmark/benchmark.h>
+
+#include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
 #include "espalier/kernels/rope/rope.h"

@@ -1,16 +1,19 @@
 // rope against its definition and hand-computed turns.
 #include "espalier/kernels/rope/rope.h"
 
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
-
 #include <cmath>
+
+#include <gtest/gtest.h>
+
+#include <torch/csrc/autograd/autograd.h>
 
 namespace espalier {
 namespace {
 
 std::pair<at::Tensor, at::Tensor> tables(std::int64_t tokens, std::int64_t head_dim) {
-  const at::Tensor inv = at::pow(10000.0, at::arange(0, head_dim, 2, at::kFloat) / static_cast<double>(head_dim)).reciprocal();
+  const at::Tensor inv =
+      at::pow(10000.0, at::arange(0, head_dim, 2, at::kFloat) / static_cast<double>(head_dim))
+          .reciprocal();
   const at::Tensor angles = at::arange(tokens, at::kFloat).unsqueeze(1) * inv;
   const at::Tensor twice = at::cat({angles, angles}, 1);
   return {at::cos(twice), at::sin(twice)};
@@ -26,13 +29,15 @@ TEST(RopeTest, QuarterTurn) {
 TEST(RopeTest, EqualsDefinition) {
   at::manual_seed(2);
   for (const std::int64_t head_dim : {2, 6, 64, 80}) {
-    for (const auto& [batch, tokens, heads] : {std::tuple{1, 1, 1}, {2, 7, 3}, {3, 50, 9}, {0, 5, 2}}) {
+    for (const auto& [batch, tokens, heads] :
+         {std::tuple{1, 1, 1}, {2, 7, 3}, {3, 50, 9}, {0, 5, 2}}) {
       const at::Tensor x = at::randn({batch, tokens, heads, head_dim});
       const auto [cos, sin] = tables(tokens, head_dim);
       const at::Tensor expected = rope_reference(x, cos, sin);
       EXPECT_TRUE(at::allclose(rope_(x.clone(), cos, sin), expected, 1e-6, 1e-6));
       // bfloat16 rounds each product as the composition does, so nothing may differ.
-      const at::Tensor xb = x.to(at::kBFloat16), cb = cos.to(at::kBFloat16), sb = sin.to(at::kBFloat16);
+      const at::Tensor xb = x.to(at::kBFloat16), cb = cos.to(at::kBFloat16),
+                       sb = sin.to(at::kBFloat16);
       EXPECT_TRUE(rope_(xb.clone(), cb, sb).equal(rope_reference(xb, cb, sb)));
     }
   }

@@ -13,8 +13,8 @@ constexpr std::int64_t kGrainElements = 16384;
 
 bool has_kernel(const at::Tensor& gate, const at::Tensor& up) {
   const bool type = gate.scalar_type() == at::kFloat || gate.scalar_type() == at::kBFloat16;
-  return type && gate.scalar_type() == up.scalar_type() && gate.device().is_cpu() && up.device().is_cpu() && gate.is_contiguous() &&
-         up.is_contiguous();
+  return type && gate.scalar_type() == up.scalar_type() && gate.device().is_cpu() &&
+         up.device().is_cpu() && gate.is_contiguous() && up.is_contiguous();
 }
 
 }  // namespace
@@ -26,8 +26,12 @@ at::Tensor silu_mul_(const at::Tensor& gate, const at::Tensor& up) {
   void* g = gate.mutable_data_ptr();
   const void* u = up.const_data_ptr();
   at::parallel_for(0, gate.numel(), kGrainElements, [&](std::int64_t first, std::int64_t last) {
-    if (bf16) silu_mul_bf16(static_cast<std::uint16_t*>(g) + first, static_cast<const std::uint16_t*>(u) + first, last - first);
-    else silu_mul_f32(static_cast<float*>(g) + first, static_cast<const float*>(u) + first, last - first);
+    if (bf16)
+      silu_mul_bf16(static_cast<std::uint16_t*>(g) + first,
+                    static_cast<const std::uint16_t*>(u) + first, last - first);
+    else
+      silu_mul_f32(static_cast<float*>(g) + first, static_cast<const float*>(u) + first,
+                   last - first);
   });
   return gate;
 }

@@ -3,6 +3,8 @@
 
 namespace espalier {
 
-at::Tensor silu_mul_reference(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }
+at::Tensor silu_mul_reference(const at::Tensor& gate, const at::Tensor& up) {
+  return at::silu(gate) * up;
+}
 
 }  // namespace espalier

@@ -5,9 +5,10 @@
 
 namespace espalier {
 
-/// silu(gate) * up, elementwise, in the dtype of the arguments (the activation is rounded to it before the product, as
-/// in the ATen composition). `gate` and `up` have one shape. `gate` is overwritten and returned when nothing needs a
-/// gradient (it must then be a tensor of the caller's own making); otherwise a new tensor is returned.
+/// silu(gate) * up, elementwise, in the dtype of the arguments (the activation is rounded to it
+/// before the product, as in the ATen composition). `gate` and `up` have one shape. `gate` is
+/// overwritten and returned when nothing needs a gradient (it must then be a tensor of the caller's
+/// own making); otherwise a new tensor is returned.
 at::Tensor silu_mul_(const at::Tensor& gate, const at::Tensor& up);
 
 /// The definition: at::silu(gate) * up.

@@ -1,10 +1,11 @@
 // silu_mul_ against its definition, over the whole range of float32.
 #include "espalier/kernels/swiglu/swiglu.h"
 
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
-
 #include <limits>
+
+#include <gtest/gtest.h>
+
+#include <torch/csrc/autograd/autograd.h>
 
 namespace espalier {
 namespace {
@@ -25,13 +26,16 @@ TEST(SwigluTest, EqualsDefinitionForOddSizes) {
     EXPECT_TRUE(at::allclose(silu_mul_(gate.clone(), up).to(at::kDouble), exact, 1e-6, 1e-7)) << n;
     const at::Tensor gb = gate.to(at::kBFloat16), ub = up.to(at::kBFloat16);
     const at::Tensor yb = silu_mul_(gb.clone(), ub);
-    EXPECT_TRUE(at::allclose(yb.to(at::kFloat), silu_mul_reference(gb, ub).to(at::kFloat), 1.0 / 128, 1e-6)) << n;
+    EXPECT_TRUE(
+        at::allclose(yb.to(at::kFloat), silu_mul_reference(gb, ub).to(at::kFloat), 1.0 / 128, 1e-6))
+        << n;
   }
 }
 
 TEST(SwigluTest, ExtremesAreFiniteAndNanStays) {
   const float inf = std::numeric_limits<float>::infinity();
-  const at::Tensor y = silu_mul_(at::tensor({-200.0f, -88.0f, 200.0f, 3e38f, -inf, inf, std::nanf("")}), at::ones({7}));
+  const at::Tensor y = silu_mul_(
+      at::tensor({-200.0f, -88.0f, 200.0f, 3e38f, -inf, inf, std::nanf("")}), at::ones({7}));
   EXPECT_EQ(y[0].item<float>(), 0.0f);
   EXPECT_NEAR(y[1].item<float>(), 0.0f, 1e-30);
   EXPECT_EQ(y[2].item<float>(), 200.0f);

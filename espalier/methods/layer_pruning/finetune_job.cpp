@@ -2,6 +2,7 @@
 #include "espalier/methods/layer_pruning/finetune_job.h"
 
 #include <algorithm>
+#include <cmath>
 #include <system_error>
 
 #include <ATen/ATen.h>
@@ -79,6 +80,11 @@ FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text,
   if (outcome.after) reporter.info(format("perplexity after: {:.4f}", outcome.after->perplexity));
   const at::Tensor probe = cut_segments(text, job.options.seq_len, kProbeRows);
   outcome.probe_loss = probe_loss(model, probe);
+  if (!std::isfinite(outcome.probe_loss)) {
+    throw Error(ErrorKind::kInput, "the trained model",
+                format("its loss on a probe batch is {}", outcome.probe_loss))
+        .hint("use a lower --lr");
+  }
   clear_output(run);
   write_hf_with_replacements(job.source, rounded, run.folder(), reporter);
   verify_finetuned(run.folder(), model, probe, outcome.probe_loss, reporter);

@@ -9,6 +9,7 @@
 #include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/base/units.h"
+#include "espalier/methods/layer_pruning/model_card.h"
 #include "espalier/report/html_report.h"
 #include "espalier/run/build_info.h"
 #include "espalier/tensor/tensor_view.h"
@@ -18,26 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Rows = std::vector<std::vector<std::string>>;
-
-std::string model_name(const fs::path& source) {
-  const fs::path clean = fs::absolute(source).lexically_normal();
-  return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
-}
-
-/// "license: ..." of the source's own model card; "" when there is none.
-std::string source_licence(const fs::path& source) {
-  const fs::path card = source / "README.md";
-  std::error_code code;
-  if (!fs::is_regular_file(card, code)) return "";
-  const std::string text = read_file(card, 1 << 20);
-  if (!text.starts_with("---\n")) return "";
-  const std::string matter = text.substr(0, text.find("\n---", 4));
-  const std::size_t at = matter.find("\nlicense:");
-  if (at == std::string::npos) return "";
-  const std::size_t begin = matter.find_first_not_of(" \t", at + 9);
-  if (begin == std::string::npos || matter[begin] == '\n') return "";
-  return matter.substr(begin, matter.find('\n', begin) - begin);
-}
 
 std::string what_trained(const FinetuneJob& job) {
   if (job.options.mode == TuneMode::kFull) return "all parameters";
@@ -97,28 +78,12 @@ Rows settings(const FinetuneJob& job, const TokenText& text, const FinetuneOutco
           {"seed", format("{}", o.seed)}};
 }
 
-std::string markdown_table(const std::vector<std::string>& columns, const Rows& rows) {
-  const auto line = [](const std::vector<std::string>& cells) {
-    std::string text = "|";
-    for (const std::string& cell : cells) text += " " + cell + " |";
-    return text + "\n";
-  };
-  std::string text = line(columns) + line(std::vector<std::string>(columns.size(), "---"));
-  for (const auto& row : rows) text += line(row);
-  return text;
-}
-
 }  // namespace
 
 void write_finetune_card(const FinetuneJob& job, const TokenText& text,
                          const FinetuneOutcome& outcome, const fs::path& path) {
-  const std::string name = model_name(job.source), licence = source_licence(job.source);
-  std::string card = "---\n";
-  card += format("base_model: {}\n", name);
-  if (!licence.empty()) card += format("license: {}\n", licence);
-  card +=
-      "library_name: transformers\npipeline_tag: text-generation\ntags:\n- espalier\n- "
-      "layer-pruning\n---\n\n";
+  const std::string name = model_name(job.source);
+  std::string card = card_front_matter(job.source);
   card += format("# {}, finetuned with espalier\n\n", name);
   card += format(
       "Trained: {} of `{}`, on `{}`{}.\n\n", what_trained(job), name, text.path.filename().string(),
@@ -129,7 +94,7 @@ void write_finetune_card(const FinetuneJob& job, const TokenText& text,
     card += format("\nPerplexity on {}.\n", protocol(*outcome.after, job.eval_options, job));
   card += "\n## How\n\n" + markdown_table({"setting", "value"}, settings(job, text, outcome));
   if (!job.command_line.empty()) card += format("\n```\n{}\n```\n", job.command_line);
-  if (licence.empty()) card += "\nThe licence is the base model's.\n";
+  if (source_licence(job.source).empty()) card += "\nThe licence is the base model's.\n";
   write_file_atomically(path, card);
 }
 

@@ -11,7 +11,8 @@ namespace fs = std::filesystem;
 
 std::string model_name(const fs::path& source) {
   const fs::path clean = fs::absolute(source).lexically_normal();
-  return (clean.has_filename() ? clean : clean.parent_path()).filename().string();
+  const fs::path last = (clean.has_filename() ? clean : clean.parent_path()).filename();
+  return (last.extension() == ".gguf" ? last.stem() : last).string();
 }
 
 std::string source_licence(const fs::path& source) {
@@ -35,8 +36,21 @@ std::string card_front_matter(const fs::path& source) {
   std::string text = format("---\nbase_model: {}\n", model_name(source));
   if (!licence.empty()) text += format("license: {}\n", licence);
   return text +
-         "library_name: transformers\npipeline_tag: text-generation\ntags:\n- espalier\n- "
-         "layer-pruning\n---\n\n";
+         "library_name: transformers\npipeline_tag: text-generation\ntags:\n- espalier\n"
+         "---\n\n";
+}
+
+std::string conversion_card(const fs::path& source, std::string_view type,
+                            const std::string& command_line) {
+  const std::string name = model_name(source);
+  std::string card = card_front_matter(source);
+  card += format(
+      "# {} as a model folder\n\nThe weights of `{}`, written as {}; nothing was trained or "
+      "removed.\n",
+      name, source.filename().string(), type);
+  if (!command_line.empty()) card += format("\n```\n{}\n```\n", command_line);
+  if (source_licence(source).empty()) card += "\nThe licence is the source's.\n";
+  return card;
 }
 
 std::string markdown_table(const std::vector<std::string>& columns,

@@ -17,32 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-OutputPrecision precision_of(GgufType type, GgufType source) {
-  switch (type) {
-    case GgufType::kF32:
-      return OutputPrecision::kExact;
-    case GgufType::kF16:
-    case GgufType::kBF16:
-      return type == source ? OutputPrecision::kExact : OutputPrecision::kHalf;
-    case GgufType::kQ8_0:
-      return OutputPrecision::kEightBit;
-    default:
-      return OutputPrecision::kFourBit;
-  }
-}
-
-Dtype dtype_of(GgufType type) {
-  return type == GgufType::kF16    ? Dtype::kF16
-         : type == GgufType::kBF16 ? Dtype::kBF16
-                                   : Dtype::kF32;
-}
-
-GgufType type_of(Dtype dtype) {
-  return dtype == Dtype::kF16    ? GgufType::kF16
-         : dtype == Dtype::kBF16 ? GgufType::kBF16
-                                 : GgufType::kF32;
-}
-
 std::string perplexity_text(double value) {
   return value < 1e5 ? format("{:.2f}", value) : format("{:.3g}", value);
 }
@@ -157,9 +131,8 @@ PruneOutcome write_pruned_folder(const PruneJob& job, const PrunePlan& plan, Run
     const GgufType stored = default_gguf_type(job.source);
     const Dtype dtype = job.type ? dtype_of(*job.type) : default_hf_dtype(job.source);
     convert_to_hf(job.source, run.folder(), dtype, reporter, plan.kept, stop);
-    outcome.comparison =
-        compare_models(job.source, plan.kept, run.folder(),
-                       comparison_limit(precision_of(type_of(dtype), stored)), reporter);
+    outcome.comparison = compare_models(job.source, plan.kept, run.folder(),
+                                        comparison_limit(stored, gguf_type_of(dtype)), reporter);
   }
   write_file_atomically(run.folder() / "espalier_pruning.json", pruning_record(job, plan));
   write_file_atomically(run.folder() / "README.md", model_card(job, plan));
@@ -175,7 +148,7 @@ PruneOutcome write_pruned_gguf(const PruneJob& job, const PrunePlan& plan,
     const GgufType stored = default_gguf_type(job.source), type = job.type.value_or(stored);
     convert_to_gguf(job.source, destination, type, reporter, plan.kept, stop);
     outcome.comparison = compare_models(job.source, plan.kept, destination,
-                                        comparison_limit(precision_of(type, stored)), reporter);
+                                        comparison_limit(stored, type), reporter);
   } else {
     prune_gguf_file(job.source, plan.kept, destination, reporter, stop);
     verify_pruned(job.source, plan.kept, destination, reporter);

@@ -1,10 +1,10 @@
 // One decoder block: loading it and running it. Internal to models/decoder.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <memory>
+
+#include <ATen/core/Tensor.h>
 
 #include "espalier/models/decoder/checkpoint.h"
 #include "espalier/models/decoder/decoder.h"
@@ -13,15 +13,16 @@ namespace espalier {
 
 /// Where a layer's new keys and values go; null pointers without a cache.
 struct CacheSlot {
-  at::Tensor* keys = nullptr;    // [batch, kv_heads, capacity, head_dim]
+  at::Tensor* keys = nullptr;  // [batch, kv_heads, capacity, head_dim]
   at::Tensor* values = nullptr;
-  std::int64_t start = 0;        // positions already filled
+  std::int64_t start = 0;  // positions already filled
 };
 
-std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, std::int64_t layer, at::ScalarType type, at::Device device);
+std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, std::int64_t layer,
+                                         at::ScalarType type, at::Device device);
 
 /// h [batch, tokens, d] -> [batch, tokens, d]; `h` is left alone.
-at::Tensor run_block(const DecoderBlock& block, const DecoderConfig& config, const at::Tensor& h, const AttentionContext& context,
-                     const CacheSlot& cache);
+at::Tensor run_block(const DecoderBlock& block, const DecoderConfig& config, const at::Tensor& h,
+                     const AttentionContext& context, const CacheSlot& cache);
 
 }  // namespace espalier

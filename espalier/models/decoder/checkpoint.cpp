@@ -1,11 +1,11 @@
 // Hugging Face folders and GGUF files behind one interface.
 #include "espalier/models/decoder/checkpoint.h"
 
-#include <ATen/Parallel.h>
-
 #include <cstring>
 #include <map>
 #include <set>
+
+#include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -41,7 +41,8 @@ class HfCheckpoint final : public DecoderCheckpoint {
     problems = check_decoder_tensors(config_, found, [](const std::string& name) { return name; });
     for (const StoredTensor& tensor : folder_.tensors()) {
       if (!is_float(tensor.dtype) && layer_of_tensor(tensor.name) < config_.num_layers) {
-        problems.push_back(format("{} is {}, expected F32, F16, BF16 or F64", tensor.name, safetensors_name(tensor.dtype)));
+        problems.push_back(format("{} is {}, expected F32, F16, BF16 or F64", tensor.name,
+                                  safetensors_name(tensor.dtype)));
       }
     }
     throw_problems(folder, problems);
@@ -51,8 +52,11 @@ class HfCheckpoint final : public DecoderCheckpoint {
 
   at::Tensor load(std::string_view name, at::ScalarType type, at::Device device) const override {
     const StoredTensor& tensor = find(name);
-    // The data of a file with an odd header length is misaligned; libtorch's kernels then need a copy.
-    const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data.data()) % static_cast<std::uintptr_t>(dtype_size(tensor.dtype)) == 0;
+    // The data of a file with an odd header length is misaligned; libtorch's kernels then need a
+    // copy.
+    const bool aligned = reinterpret_cast<std::uintptr_t>(tensor.data.data()) %
+                             static_cast<std::uintptr_t>(dtype_size(tensor.dtype)) ==
+                         0;
     at::Tensor out;
     if (aligned) {
       out = view_bytes(tensor.data, tensor.dtype, tensor.shape, tensor.file);
@@ -60,18 +64,29 @@ class HfCheckpoint final : public DecoderCheckpoint {
       out = at::empty(tensor.shape, to_scalar_type(tensor.dtype));
       std::memcpy(out.data_ptr(), tensor.data.data(), tensor.data.size());
     }
-    return out.to(device, type);
+    const at::Tensor loaded = out.to(device, type);
+    // A copy was made: the file's pages would only stand beside it.
+    if (loaded.const_data_ptr() != tensor.data.data()) tensor.file->release(tensor.data);
+    return loaded;
   }
 
   StoredWeight stored(std::string_view name) const override {
     const StoredTensor& tensor = find(name);
     StoredWeight weight{GgufType::kF32, tensor.shape, tensor.data, tensor.file, 0};
     switch (tensor.dtype) {
-      case Dtype::kF32: weight.type = GgufType::kF32; break;
-      case Dtype::kF16: weight.type = GgufType::kF16; break;
-      case Dtype::kBF16: weight.type = GgufType::kBF16; break;
+      case Dtype::kF32:
+        weight.type = GgufType::kF32;
+        break;
+      case Dtype::kF16:
+        weight.type = GgufType::kF16;
+        break;
+      case Dtype::kBF16:
+        weight.type = GgufType::kBF16;
+        break;
       default:
-        throw Error(ErrorKind::kUnsupported, tensor.name, format("is stored as {}, expected F32, F16 or BF16", safetensors_name(tensor.dtype)));
+        throw Error(
+            ErrorKind::kUnsupported, tensor.name,
+            format("is stored as {}, expected F32, F16 or BF16", safetensors_name(tensor.dtype)));
     }
     return weight;
   }
@@ -86,7 +101,8 @@ class HfCheckpoint final : public DecoderCheckpoint {
 
  private:
   static bool is_float(Dtype dtype) {
-    return dtype == Dtype::kF32 || dtype == Dtype::kF16 || dtype == Dtype::kBF16 || dtype == Dtype::kF64;
+    return dtype == Dtype::kF32 || dtype == Dtype::kF16 || dtype == Dtype::kBF16 ||
+           dtype == Dtype::kF64;
   }
 
   const StoredTensor& find(std::string_view name) const {
@@ -95,7 +111,8 @@ class HfCheckpoint final : public DecoderCheckpoint {
     return *tensor;
   }
 
-  /// transformers stops at the ids of generation_config.json when there is one, and at config.json's otherwise.
+  /// transformers stops at the ids of generation_config.json when there is one, and at
+  /// config.json's otherwise.
   void read_generation_config() {
     const std::filesystem::path file = folder_.path() / "generation_config.json";
     std::error_code ignored;
@@ -126,7 +143,9 @@ class GgufCheckpoint final : public DecoderCheckpoint {
       found.push_back({hf_name_of(tensor.name), tensor.name, tensor.shape});
       by_layer_[layer_of_tensor(tensor.name)].push_back(&tensor);
     }
-    throw_problems(path, check_decoder_tensors(config_, found, [](const std::string& name) { return gguf_name_of(name); }));
+    throw_problems(path, check_decoder_tensors(config_, found, [](const std::string& name) {
+                     return gguf_name_of(name);
+                   }));
   }
 
   bool has(std::string_view name) const override { return look_up(name) != nullptr; }
@@ -136,18 +155,24 @@ class GgufCheckpoint final : public DecoderCheckpoint {
     const std::int64_t rows = weight.shape.size() > 1 ? weight.shape.front() : 1;
     at::Tensor out = at::empty(weight.shape, at::kFloat);
     const std::int64_t columns = rows == 0 ? 0 : out.numel() / rows;
-    if (weight.permuted_heads != 0 && weight.shape.size() == 1) return load_permuted_vector(weight, type, device);
+    if (weight.permuted_heads != 0 && weight.shape.size() == 1)
+      return load_permuted_vector(weight, type, device);
     std::vector<std::int64_t> order;
-    if (weight.permuted_heads != 0) order = gguf_rope_rows(weight.permuted_heads, rows / weight.permuted_heads);
+    if (weight.permuted_heads != 0)
+      order = gguf_rope_rows(weight.permuted_heads, rows / weight.permuted_heads);
     const auto row_bytes = static_cast<std::size_t>(gguf_bytes(weight.type, columns));
     float* values = out.data_ptr<float>();
-    at::parallel_for(0, rows, std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(columns, 1)), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const std::int64_t to = order.empty() ? row : order[static_cast<std::size_t>(row)];
-        dequantize(weight.type, weight.data.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes),
-                   std::span<float>(values + to * columns, static_cast<std::size_t>(columns)));
-      }
-    });
+    at::parallel_for(
+        0, rows, std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(columns, 1)),
+        [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t row = begin; row < end; ++row) {
+            const std::int64_t to = order.empty() ? row : order[static_cast<std::size_t>(row)];
+            dequantize(weight.type,
+                       weight.data.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes),
+                       std::span<float>(values + to * columns, static_cast<std::size_t>(columns)));
+          }
+        });
+    weight.file->release(weight.data);
     return out.to(device, type);
   }
 
@@ -156,8 +181,10 @@ class GgufCheckpoint final : public DecoderCheckpoint {
     if (tensor == nullptr) throw_missing(file_.path(), name);
     StoredWeight weight{tensor->type, tensor->shape, tensor->data, tensor->file, 0};
     if (config_.family == DecoderFamily::kLlama) {
-      if (name.find(".self_attn.q_proj.") != std::string_view::npos) weight.permuted_heads = config_.num_heads;
-      if (name.find(".self_attn.k_proj.") != std::string_view::npos) weight.permuted_heads = config_.num_kv_heads;
+      if (name.find(".self_attn.q_proj.") != std::string_view::npos)
+        weight.permuted_heads = config_.num_heads;
+      if (name.find(".self_attn.k_proj.") != std::string_view::npos)
+        weight.permuted_heads = config_.num_kv_heads;
     }
     return weight;
   }
@@ -171,13 +198,17 @@ class GgufCheckpoint final : public DecoderCheckpoint {
   const std::filesystem::path& path() const override { return file_.path(); }
 
  private:
-  const GgufTensor* look_up(std::string_view hf_name) const { return file_.find_tensor(gguf_name_of(hf_name)); }
+  const GgufTensor* look_up(std::string_view hf_name) const {
+    return file_.find_tensor(gguf_name_of(hf_name));
+  }
 
-  static at::Tensor load_permuted_vector(const StoredWeight& weight, at::ScalarType type, at::Device device) {
+  static at::Tensor load_permuted_vector(const StoredWeight& weight, at::ScalarType type,
+                                         at::Device device) {
     std::vector<float> values(static_cast<std::size_t>(weight.shape.front()));
     dequantize(weight.type, weight.data, values);
     at::Tensor out = at::empty(weight.shape, at::kFloat);
-    const auto order = gguf_rope_rows(weight.permuted_heads, weight.shape.front() / weight.permuted_heads);
+    const auto order =
+        gguf_rope_rows(weight.permuted_heads, weight.shape.front() / weight.permuted_heads);
     for (std::size_t i = 0; i < values.size(); ++i) out.data_ptr<float>()[order[i]] = values[i];
     return out.to(device, type);
   }
@@ -188,10 +219,12 @@ class GgufCheckpoint final : public DecoderCheckpoint {
 
 }  // namespace
 
-std::unique_ptr<DecoderCheckpoint> DecoderCheckpoint::open(const std::filesystem::path& folder_or_gguf) {
+std::unique_ptr<DecoderCheckpoint> DecoderCheckpoint::open(
+    const std::filesystem::path& folder_or_gguf) {
   std::error_code ignored;
   try {
-    if (std::filesystem::is_directory(folder_or_gguf, ignored)) return std::make_unique<HfCheckpoint>(folder_or_gguf);
+    if (std::filesystem::is_directory(folder_or_gguf, ignored))
+      return std::make_unique<HfCheckpoint>(folder_or_gguf);
     return std::make_unique<GgufCheckpoint>(folder_or_gguf);
   } catch (Error& error) {
     throw std::move(error).during(format("opening the decoder {}", folder_or_gguf.string()));

@@ -1,5 +1,5 @@
-// config.json of Hugging Face decoder folders -> DecoderConfig. Defaults are those of each family's configuration
-// class in transformers, because files leave out what equals a default.
+// config.json of Hugging Face decoder folders -> DecoderConfig. Defaults are those of each family's
+// configuration class in transformers, because files leave out what equals a default.
 #include "espalier/models/decoder/config.h"
 
 #include <algorithm>
@@ -37,19 +37,27 @@ Error unsupported(std::string_view source, std::string message) {
 
 const FamilyRules& find_family(const Json& config, std::string_view source) {
   std::string model_type, architecture;
-  if (const auto it = config.find("model_type"); it != config.end() && it->is_string()) model_type = it->get<std::string>();
-  if (const auto it = config.find("architectures"); it != config.end() && it->is_array() && !it->empty() && it->front().is_string()) {
+  if (const auto it = config.find("model_type"); it != config.end() && it->is_string())
+    model_type = it->get<std::string>();
+  if (const auto it = config.find("architectures");
+      it != config.end() && it->is_array() && !it->empty() && it->front().is_string()) {
     architecture = it->front().get<std::string>();
   }
   for (const FamilyRules& rules : kFamilies) {
-    // An architecture is the more exact word: "LlamaForSequenceClassification" is a llama we cannot run as a decoder.
-    if (architecture == rules.architecture || (architecture.empty() && model_type == rules.model_type)) return rules;
+    // An architecture is the more exact word: "LlamaForSequenceClassification" is a llama we cannot
+    // run as a decoder.
+    if (architecture == rules.architecture ||
+        (architecture.empty() && model_type == rules.model_type))
+      return rules;
   }
   if (model_type.empty() && architecture.empty()) {
-    throw Error(ErrorKind::kInput, source, "model_type and architectures are both missing, so the family is unknown")
+    throw Error(ErrorKind::kInput, source,
+                "model_type and architectures are both missing, so the family is unknown")
         .hint(format("add \"model_type\": one of {}", supported_model_types()));
   }
-  throw unsupported(source, format("model_type \"{}\" with architecture \"{}\" is not a decoder family we have", model_type, architecture))
+  throw unsupported(
+      source, format("model_type \"{}\" with architecture \"{}\" is not a decoder family we have",
+                     model_type, architecture))
       .hint(format("supported: {}", supported_model_types()));
 }
 
@@ -60,22 +68,30 @@ void refuse_unknown_arithmetic(ConfigReader& reader, const Json& config, std::st
     throw unsupported(source, format("hidden_act is \"{}\", we have silu only", activation));
   }
   if (const Json* q = reader.find("quantization_config"); q != nullptr) {
-    const std::string how = q->is_object() ? q->value("quant_method", std::string("unknown")) : std::string("unknown");
-    throw unsupported(source, format("quantization_config says the weights are stored with \"{}\"", how))
+    const std::string how =
+        q->is_object() ? q->value("quant_method", std::string("unknown")) : std::string("unknown");
+    throw unsupported(source,
+                      format("quantization_config says the weights are stored with \"{}\"", how))
         .hint("use the unquantised folder, or a GGUF file of the model");
   }
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
-    if (reader.integer_or(key, 0, 0, kMaxSize) > 1) throw unsupported(source, format("{} is above 1: mixtures of experts are not supported", key));
+    if (reader.integer_or(key, 0, 0, kMaxSize) > 1)
+      throw unsupported(source,
+                        format("{} is above 1: mixtures of experts are not supported", key));
   }
-  for (const char* key : {"partial_rotary_factor", "logits_scaling", "residual_multiplier", "embedding_multiplier"}) {
-    if (reader.number_or(key, 1, -1e9, 1e9) != 1) throw unsupported(source, format("{} is {}, we have 1 only", key, config.at(key).dump()));
+  for (const char* key :
+       {"partial_rotary_factor", "logits_scaling", "residual_multiplier", "embedding_multiplier"}) {
+    if (reader.number_or(key, 1, -1e9, 1e9) != 1)
+      throw unsupported(source, format("{} is {}, we have 1 only", key, config.at(key).dump()));
   }
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
-    if (reader.number_or(key, 0, 0, 1e9) != 0) throw unsupported(source, format("{} is set; soft-capping is not supported", key));
+    if (reader.number_or(key, 0, 0, 1e9) != 0)
+      throw unsupported(source, format("{} is set; soft-capping is not supported", key));
   }
 }
 
-void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view source, ProblemList& problems, DecoderConfig& out) {
+void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view source,
+               ProblemList& problems, DecoderConfig& out) {
   out.rope_theta = reader.number_or("rope_theta", rules.rope_theta, 1e-6, 1e15);
   // transformers lets the older key win when a file has both.
   const char* key = reader.has("rope_scaling") ? "rope_scaling" : "rope_parameters";
@@ -85,10 +101,13 @@ void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view 
   ConfigReader rope(*block, problems, format("{}.", key));
   out.rope_theta = rope.number_or("rope_theta", out.rope_theta, 1e-6, 1e15);
   const std::string type = rope.text_or("rope_type", rope.text_or("type", "default"));
-  if (rope.number_or("partial_rotary_factor", 1, 0, 1) != 1) throw unsupported(source, format("{}.partial_rotary_factor is below 1", key));
-  if (rope.has("mrope_section")) throw unsupported(source, format("{}.mrope_section: multimodal rotary embedding", key));
+  if (rope.number_or("partial_rotary_factor", 1, 0, 1) != 1)
+    throw unsupported(source, format("{}.partial_rotary_factor is below 1", key));
+  if (rope.has("mrope_section"))
+    throw unsupported(source, format("{}.mrope_section: multimodal rotary embedding", key));
   for (const auto& [name, value] : block->items()) {
-    if (value.is_object()) throw unsupported(source, format("{}.{}: rotary parameters per layer type", key, name));
+    if (value.is_object())
+      throw unsupported(source, format("{}.{}: rotary parameters per layer type", key, name));
   }
   if (type == "default") return;
   if (type == "linear") {
@@ -98,7 +117,8 @@ void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view 
     return;
   }
   if (type != "llama3") {
-    throw unsupported(source, format("{}.rope_type is \"{}\", we have default, linear and llama3", key, type));
+    throw unsupported(
+        source, format("{}.rope_type is \"{}\", we have default, linear and llama3", key, type));
   }
   for (const char* name : {"factor", "low_freq_factor", "high_freq_factor"}) {
     if (!rope.has(name)) problems.add(format("{}.{} is missing", key, name));
@@ -108,16 +128,20 @@ void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view 
   scaling.factor = rope.number_or("factor", 8, 1e-6, 1e9);
   scaling.low_freq_factor = rope.number_or("low_freq_factor", 1, 1e-6, 1e9);
   scaling.high_freq_factor = rope.number_or("high_freq_factor", 4, 1e-6, 1e9);
-  scaling.original_context = reader.number_or(
-      "original_max_position_embeddings",
-      rope.number_or("original_max_position_embeddings", static_cast<double>(out.context_length), 1, 1e15), 1, 1e15);
+  scaling.original_context =
+      reader.number_or("original_max_position_embeddings",
+                       rope.number_or("original_max_position_embeddings",
+                                      static_cast<double>(out.context_length), 1, 1e15),
+                       1, 1e15);
   if (scaling.high_freq_factor <= scaling.low_freq_factor) {
-    problems.add(format("{}.high_freq_factor {} is not above low_freq_factor {}", key, scaling.high_freq_factor, scaling.low_freq_factor));
+    problems.add(format("{}.high_freq_factor {} is not above low_freq_factor {}", key,
+                        scaling.high_freq_factor, scaling.low_freq_factor));
   }
 }
 
 /// A per-layer list, or nothing; a list of another length is a problem.
-const Json* layer_list(ConfigReader& reader, std::string_view key, std::int64_t layers, ProblemList& problems) {
+const Json* layer_list(ConfigReader& reader, std::string_view key, std::int64_t layers,
+                       ProblemList& problems) {
   const Json* list = reader.find(key);
   if (list == nullptr || layers == 0) return nullptr;
   if (!list->is_array()) {
@@ -125,13 +149,15 @@ const Json* layer_list(ConfigReader& reader, std::string_view key, std::int64_t 
     return nullptr;
   }
   if (static_cast<std::int64_t>(list->size()) != layers) {
-    problems.add(format("{} has {} entries, but num_hidden_layers is {}", key, list->size(), layers));
+    problems.add(
+        format("{} has {} entries, but num_hidden_layers is {}", key, list->size(), layers));
     return nullptr;
   }
   return list;
 }
 
-void read_windows(ConfigReader& reader, const FamilyRules& rules, std::string_view source, ProblemList& problems, DecoderConfig& out) {
+void read_windows(ConfigReader& reader, const FamilyRules& rules, std::string_view source,
+                  ProblemList& problems, DecoderConfig& out) {
   out.window.assign(static_cast<std::size_t>(out.num_layers), 0);
   if (rules.model_type == "llama") return;  // as in transformers, llama knows no windows
   const bool mistral = out.family == DecoderFamily::kMistral;
@@ -155,7 +181,10 @@ void read_windows(ConfigReader& reader, const FamilyRules& rules, std::string_vi
       }
       const auto name = type.get<std::string>();
       if (name != "sliding_attention" && name != "full_attention") {
-        throw unsupported(source, format("layer_types[{}] is \"{}\", we have full_attention and sliding_attention", i, name));
+        throw unsupported(
+            source,
+            format("layer_types[{}] is \"{}\", we have full_attention and sliding_attention", i,
+                   name));
       }
       sliding = name == "sliding_attention";
     }
@@ -163,9 +192,11 @@ void read_windows(ConfigReader& reader, const FamilyRules& rules, std::string_vi
   }
 }
 
-void read_rope_layers(ConfigReader& reader, const FamilyRules& rules, ProblemList& problems, DecoderConfig& out) {
+void read_rope_layers(ConfigReader& reader, const FamilyRules& rules, ProblemList& problems,
+                      DecoderConfig& out) {
   out.use_rope.assign(static_cast<std::size_t>(out.num_layers), 1);
-  if (rules.model_type != "smollm3") return;  // other classes of transformers ignore the keys, and so must we
+  if (rules.model_type != "smollm3")
+    return;  // other classes of transformers ignore the keys, and so must we
   const std::int64_t interval = reader.integer_or("no_rope_layer_interval", 4, 1, kMaxSize);
   const Json* list = layer_list(reader, "no_rope_layers", out.num_layers, problems);
   for (std::int64_t i = 0; i < out.num_layers; ++i) {
@@ -173,8 +204,10 @@ void read_rope_layers(ConfigReader& reader, const FamilyRules& rules, ProblemLis
     out.use_rope[at] = (i + 1) % interval != 0 ? 1 : 0;
     if (list == nullptr) continue;
     const Json& entry = (*list)[at];
-    if (!entry.is_number_integer()) reader.wrong("no_rope_layers", entry, "0 or 1");
-    else out.use_rope[at] = entry.get<std::int64_t>() != 0 ? 1 : 0;
+    if (!entry.is_number_integer())
+      reader.wrong("no_rope_layers", entry, "0 or 1");
+    else
+      out.use_rope[at] = entry.get<std::int64_t>() != 0 ? 1 : 0;
   }
 }
 
@@ -190,21 +223,28 @@ void read_sizes(ConfigReader& reader, ProblemList& problems, DecoderConfig& out)
   // The class default for an absent key, the number of heads for an explicit null or for llama.
   out.num_kv_heads = reader.integer_or("num_key_value_heads", out.num_heads, 1, kMaxWidth);
   if (out.num_heads % out.num_kv_heads != 0) {
-    problems.add(format("num_attention_heads {} is not a multiple of num_key_value_heads {}", out.num_heads, out.num_kv_heads));
+    problems.add(format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                        out.num_heads, out.num_kv_heads));
   }
   if (!reader.has("head_dim") && out.hidden_size % out.num_heads != 0) {
-    problems.add(format("hidden_size {} is not a multiple of num_attention_heads {} and head_dim is not given", out.hidden_size, out.num_heads));
+    problems.add(format(
+        "hidden_size {} is not a multiple of num_attention_heads {} and head_dim is not given",
+        out.hidden_size, out.num_heads));
   }
-  out.head_dim = reader.integer_or("head_dim", std::max<std::int64_t>(out.hidden_size / out.num_heads, 1), 1, kMaxWidth);
-  if (out.head_dim % 2 != 0) problems.add(format("head_dim {} is odd; rotary embedding needs pairs", out.head_dim));
-  if (out.num_heads * out.head_dim > kMaxWidth) problems.add(format("{} heads of {} are too large", out.num_heads, out.head_dim));
+  out.head_dim = reader.integer_or(
+      "head_dim", std::max<std::int64_t>(out.hidden_size / out.num_heads, 1), 1, kMaxWidth);
+  if (out.head_dim % 2 != 0)
+    problems.add(format("head_dim {} is odd; rotary embedding needs pairs", out.head_dim));
+  if (out.num_heads * out.head_dim > kMaxWidth)
+    problems.add(format("{} heads of {} are too large", out.num_heads, out.head_dim));
 }
 
 }  // namespace
 
 std::string supported_model_types() {
   std::string names;
-  for (const FamilyRules& rules : kFamilies) names += (names.empty() ? "" : ", ") + std::string(rules.model_type);
+  for (const FamilyRules& rules : kFamilies)
+    names += (names.empty() ? "" : ", ") + std::string(rules.model_type);
   return names;
 }
 
@@ -213,8 +253,10 @@ DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_
   if (!config.is_object()) throw Error(ErrorKind::kInput, source, "is not a JSON object");
   const FamilyRules& rules = find_family(config, source);
   // Class defaults for keys that are absent altogether (an explicit null is left as it is).
-  if (rules.kv_heads != 0 && !config.contains("num_key_value_heads")) config["num_key_value_heads"] = rules.kv_heads;
-  if (!config.contains("sliding_window") && rules.model_type != "smollm3") config["sliding_window"] = 4096;
+  if (rules.kv_heads != 0 && !config.contains("num_key_value_heads"))
+    config["num_key_value_heads"] = rules.kv_heads;
+  if (!config.contains("sliding_window") && rules.model_type != "smollm3")
+    config["sliding_window"] = 4096;
 
   ProblemList problems(ErrorKind::kInput, std::string(source));
   ConfigReader reader(config, problems);
@@ -228,7 +270,8 @@ DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_
   read_windows(reader, rules, source, problems, out);
   out.tied_embeddings = reader.boolean_or("tie_word_embeddings", rules.tied);
   const bool takes_bias_keys = out.family == DecoderFamily::kLlama;
-  out.attention_bias = out.family == DecoderFamily::kQwen2 || (takes_bias_keys && reader.boolean_or("attention_bias", false));
+  out.attention_bias = out.family == DecoderFamily::kQwen2 ||
+                       (takes_bias_keys && reader.boolean_or("attention_bias", false));
   out.attention_out_bias = takes_bias_keys && out.attention_bias;
   out.mlp_bias = takes_bias_keys && reader.boolean_or("mlp_bias", false);
   out.torch_dtype = reader.text_or("dtype", reader.text_or("torch_dtype", "float32"));
@@ -239,7 +282,8 @@ DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_
 
 std::int64_t DecoderConfig::parameters_per_layer() const {
   const std::int64_t q = num_heads * head_dim, kv = num_kv_heads * head_dim;
-  std::int64_t count = hidden_size * (2 * q + 2 * kv) + 3 * hidden_size * intermediate_size + 2 * hidden_size;
+  std::int64_t count =
+      hidden_size * (2 * q + 2 * kv) + 3 * hidden_size * intermediate_size + 2 * hidden_size;
   if (attention_bias) count += q + 2 * kv;
   if (attention_out_bias) count += hidden_size;
   if (mlp_bias) count += 2 * intermediate_size + hidden_size;
@@ -247,7 +291,8 @@ std::int64_t DecoderConfig::parameters_per_layer() const {
 }
 
 std::int64_t DecoderConfig::parameters() const {
-  return num_layers * parameters_per_layer() + hidden_size + vocab_size * hidden_size * (tied_embeddings ? 1 : 2);
+  return num_layers * parameters_per_layer() + hidden_size +
+         vocab_size * hidden_size * (tied_embeddings ? 1 : 2);
 }
 
 }  // namespace espalier

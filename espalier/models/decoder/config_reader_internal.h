@@ -1,5 +1,5 @@
-// Reading typed values out of a config.json while collecting every problem instead of stopping at the first.
-// Internal: nlohmann's type is visible here.
+// Reading typed values out of a config.json while collecting every problem instead of stopping at
+// the first. Internal: nlohmann's type is visible here.
 #pragma once
 
 #include <cmath>
@@ -16,8 +16,8 @@
 
 namespace espalier {
 
-/// Values of one JSON object. A key that is absent or null gives the fallback; a key of the wrong type or out of range
-/// is recorded as a problem and gives the fallback too.
+/// Values of one JSON object. A key that is absent or null gives the fallback; a key of the wrong
+/// type or out of range is recorded as a problem and gives the fallback too.
 class ConfigReader {
  public:
   ConfigReader(const Json& object, ProblemList& problems, std::string prefix = "")
@@ -30,16 +30,19 @@ class ConfigReader {
     return it == object_.end() || it->is_null() ? nullptr : &*it;
   }
 
-  std::optional<std::int64_t> integer(std::string_view key, std::int64_t minimum, std::int64_t maximum) {
+  std::optional<std::int64_t> integer(std::string_view key, std::int64_t minimum,
+                                      std::int64_t maximum) {
     const Json* value = find(key);
     if (value == nullptr) return std::nullopt;
     std::optional<std::int64_t> number;
     if (value->is_number_unsigned()) {
       const auto raw = value->get<std::uint64_t>();
-      if (raw <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) number = static_cast<std::int64_t>(raw);
+      if (raw <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+        number = static_cast<std::int64_t>(raw);
     } else if (value->is_number_integer()) {
       number = value->get<std::int64_t>();
-    } else if (value->is_number_float() && std::trunc(value->get<double>()) == value->get<double>() &&
+    } else if (value->is_number_float() &&
+               std::trunc(value->get<double>()) == value->get<double>() &&
                std::abs(value->get<double>()) < 9e15) {
       number = static_cast<std::int64_t>(value->get<double>());
     }
@@ -48,7 +51,8 @@ class ConfigReader {
     return std::nullopt;
   }
 
-  std::int64_t integer_or(std::string_view key, std::int64_t fallback, std::int64_t minimum, std::int64_t maximum) {
+  std::int64_t integer_or(std::string_view key, std::int64_t fallback, std::int64_t minimum,
+                          std::int64_t maximum) {
     return integer(key, minimum, maximum).value_or(fallback);
   }
 
@@ -94,8 +98,10 @@ class ConfigReader {
     std::vector<std::int64_t> out;
     if (value == nullptr) return out;
     const auto take = [&](const Json& item) {
-      if (item.is_number_integer()) out.push_back(item.get<std::int64_t>());
-      else wrong(key, item, "integers");
+      if (item.is_number_integer())
+        out.push_back(item.get<std::int64_t>());
+      else
+        wrong(key, item, "integers");
     };
     if (value->is_array()) {
       for (const Json& item : *value) take(item);

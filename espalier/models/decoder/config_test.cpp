@@ -10,7 +10,8 @@ namespace espalier {
 namespace {
 
 Json base() {
-  return Json::parse(R"({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+  return Json::parse(
+      R"({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
     "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 256})");
 }
 
@@ -48,13 +49,15 @@ TEST(DecoderConfigTest, SizesAndDefaults) {
 TEST(DecoderConfigTest, ParameterCountsOfPublishedModels) {
   // Llama-3.1-8B: block 218,112,000; head 525,336,576; whole model 8,030,261,248.
   Json json = base();
-  json.update(Json::parse(R"({"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+  json.update(Json::parse(
+      R"({"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "vocab_size": 128256})"));
   const DecoderConfig llama = parse(json);
   EXPECT_EQ(llama.parameters_per_layer(), 218'112'000);
   EXPECT_EQ(llama.parameters(), 8'030'261'248);
   // Qwen2-0.5B: 494,032,768, tied, with biases on q, k and v.
-  json.update(Json::parse(R"({"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+  json.update(Json::parse(
+      R"({"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
     "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": true})"));
   EXPECT_EQ(parse(json).parameters(), 494'032'768);
 }
@@ -62,7 +65,8 @@ TEST(DecoderConfigTest, ParameterCountsOfPublishedModels) {
 TEST(DecoderConfigTest, RopeInBothSpellings) {
   Json old_style = base(), new_style = base();
   old_style["rope_theta"] = 500000.0;
-  old_style["rope_scaling"] = Json::parse(R"({"type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})");
+  old_style["rope_scaling"] = Json::parse(
+      R"({"type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})");
   new_style["rope_parameters"] = Json::parse(
       R"({"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})");
   for (const Json& json : {old_style, new_style}) {
@@ -72,7 +76,8 @@ TEST(DecoderConfigTest, RopeInBothSpellings) {
     EXPECT_EQ(config.rope_scaling.factor, 32);
     EXPECT_EQ(config.rope_scaling.original_context, 8192);
   }
-  new_style["rope_parameters"] = Json::parse(R"({"rope_type": "linear", "factor": 4, "rope_theta": 10000})");
+  new_style["rope_parameters"] =
+      Json::parse(R"({"rope_type": "linear", "factor": 4, "rope_theta": 10000})");
   EXPECT_EQ(parse(new_style).rope_scaling.kind, RopeScaling::Kind::kLinear);
   new_style["rope_parameters"] = Json::parse(R"({"rope_type": "default", "rope_theta": 77})");
   EXPECT_EQ(parse(new_style).rope_scaling.kind, RopeScaling::Kind::kNone);
@@ -90,7 +95,8 @@ TEST(DecoderConfigTest, DtypeInBothSpellings) {
 TEST(DecoderConfigTest, WindowsOfMistral) {
   Json json = base();
   json["model_type"] = "mistral";
-  EXPECT_EQ(parse(json).window, std::vector<std::int64_t>(4, 4096)) << "an absent key is the class's default";
+  EXPECT_EQ(parse(json).window, std::vector<std::int64_t>(4, 4096))
+      << "an absent key is the class's default";
   json["sliding_window"] = nullptr;
   EXPECT_EQ(parse(json).window, std::vector<std::int64_t>(4, 0));
   json["sliding_window"] = 12;
@@ -107,7 +113,8 @@ TEST(DecoderConfigTest, WindowsOfQwen2) {
   EXPECT_FALSE(parse(json).attention_out_bias);
   json["use_sliding_window"] = true;
   EXPECT_EQ(parse(json).window, (std::vector<std::int64_t>{0, 0, 0, 16}));
-  json["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
+  json["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention",
+                         "full_attention"};
   EXPECT_EQ(parse(json).window, (std::vector<std::int64_t>{16, 0, 16, 0}));
   json["layer_types"] = {"full_attention"};
   expect_refused(json, ErrorKind::kInput, "layer_types has 1 entries, but num_hidden_layers is 4");
@@ -143,12 +150,18 @@ TEST(DecoderConfigTest, AllProblemsAtOnce) {
   EXPECT_EQ(error_of(json).kind(), ErrorKind::kInput);
   EXPECT_NE(text.find("hidden_size is missing"), std::string::npos) << text;
   EXPECT_NE(text.find("vocab_size is \"many\""), std::string::npos) << text;
-  EXPECT_NE(text.find("tie_word_embeddings is 1, expected true or false"), std::string::npos) << text;
+  EXPECT_NE(text.find("tie_word_embeddings is 1, expected true or false"), std::string::npos)
+      << text;
 }
 
 TEST(DecoderConfigTest, HostileNumbers) {
-  for (const auto& [key, value] : {std::pair{"num_hidden_layers", "1000000000000"}, {"hidden_size", "-1"}, {"vocab_size", "1e300"}, {"num_attention_heads", "0"},
-                                   {"num_hidden_layers", "18446744073709551615"}, {"head_dim", "3"}, {"num_key_value_heads", "5"}}) {
+  for (const auto& [key, value] : {std::pair{"num_hidden_layers", "1000000000000"},
+                                   {"hidden_size", "-1"},
+                                   {"vocab_size", "1e300"},
+                                   {"num_attention_heads", "0"},
+                                   {"num_hidden_layers", "18446744073709551615"},
+                                   {"head_dim", "3"},
+                                   {"num_key_value_heads", "5"}}) {
     Json json = base();
     json[key] = Json::parse(value);
     EXPECT_EQ(error_of(json).kind(), ErrorKind::kInput) << key << " " << value;
@@ -164,14 +177,20 @@ TEST(DecoderConfigTest, UnknownArithmeticIsNamed) {
     return json;
   };
   expect_refused(with("model_type", "\"gemma2\""), ErrorKind::kUnsupported, "gemma2");
-  expect_refused(with("model_type", "\"gemma2\""), ErrorKind::kUnsupported, "llama, mistral, qwen2");
-  expect_refused(with("architectures", "[\"LlamaForSequenceClassification\"]"), ErrorKind::kUnsupported, "LlamaForSequenceClassification");
+  expect_refused(with("model_type", "\"gemma2\""), ErrorKind::kUnsupported,
+                 "llama, mistral, qwen2");
+  expect_refused(with("architectures", "[\"LlamaForSequenceClassification\"]"),
+                 ErrorKind::kUnsupported, "LlamaForSequenceClassification");
   expect_refused(with("hidden_act", "\"gelu\""), ErrorKind::kUnsupported, "hidden_act is \"gelu\"");
-  expect_refused(with("quantization_config", "{\"quant_method\": \"gptq\"}"), ErrorKind::kUnsupported, "gptq");
+  expect_refused(with("quantization_config", "{\"quant_method\": \"gptq\"}"),
+                 ErrorKind::kUnsupported, "gptq");
   expect_refused(with("num_local_experts", "8"), ErrorKind::kUnsupported, "num_local_experts");
-  expect_refused(with("rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}"), ErrorKind::kUnsupported, "yarn");
-  expect_refused(with("rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}"), ErrorKind::kUnsupported, "dynamic");
-  expect_refused(with("partial_rotary_factor", "0.5"), ErrorKind::kUnsupported, "partial_rotary_factor");
+  expect_refused(with("rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}"),
+                 ErrorKind::kUnsupported, "yarn");
+  expect_refused(with("rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}"),
+                 ErrorKind::kUnsupported, "dynamic");
+  expect_refused(with("partial_rotary_factor", "0.5"), ErrorKind::kUnsupported,
+                 "partial_rotary_factor");
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// The decoder: loading, embedding, blocks in order, head. The arithmetic of a block is in block.cpp.
+// The decoder: loading, embedding, blocks in order, head. The arithmetic of a block is in
+// block.cpp.
 #include "espalier/models/decoder/decoder.h"
 
-#include <c10/core/GradMode.h>
-
 #include <algorithm>
+
+#include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -14,7 +15,8 @@
 
 namespace espalier {
 
-KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity, at::ScalarType type, at::Device device)
+KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity,
+                 at::ScalarType type, at::Device device)
     : capacity_(capacity) {
   ESPALIER_ASSERT(batch > 0 && capacity > 0);
   const auto options = at::TensorOptions().dtype(type).device(device);
@@ -24,10 +26,13 @@ KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t c
   }
 }
 
-Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type, at::Device device, Residency residency) {
+Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type,
+                      at::Device device, Residency residency) {
   ESPALIER_ASSERT(checkpoint != nullptr);
   if (type != at::kFloat && type != at::kBFloat16) {
-    throw Error(ErrorKind::kUnsupported, "dtype", format("{} is not a compute dtype of decoders, expected float32 or bfloat16", c10::toString(type)));
+    throw Error(ErrorKind::kUnsupported, "dtype",
+                format("{} is not a compute dtype of decoders, expected float32 or bfloat16",
+                       c10::toString(type)));
   }
   c10::NoGradGuard no_grad;
   Decoder model;
@@ -37,19 +42,25 @@ Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::S
   model.residency_ = residency;
   model.checkpoint_ = std::move(checkpoint);
   const DecoderCheckpoint& weights = *model.checkpoint_;
-  model.embedding_ = std::make_shared<at::Tensor>(weights.load("model.embed_tokens.weight", type, device));
-  if (!model.config_.tied_embeddings) model.head_ = std::make_shared<at::Tensor>(weights.load("lm_head.weight", type, device));
-  model.norm_ = std::make_shared<RmsNorm>(RmsNorm{weights.load("model.norm.weight", type, device), model.config_.rms_norm_eps});
+  model.embedding_ =
+      std::make_shared<at::Tensor>(weights.load("model.embed_tokens.weight", type, device));
+  if (!model.config_.tied_embeddings)
+    model.head_ = std::make_shared<at::Tensor>(weights.load("lm_head.weight", type, device));
+  model.norm_ = std::make_shared<RmsNorm>(
+      RmsNorm{weights.load("model.norm.weight", type, device), model.config_.rms_norm_eps});
   model.inv_freq_ = rope_inverse_frequencies(model.config_);
   for (std::int64_t i = 0; i < model.config_.num_layers; ++i) {
     model.layer_ids_.push_back(i);
-    model.blocks_.push_back(residency == Residency::kResident ? load_block(weights, i, type, device) : nullptr);
+    model.blocks_.push_back(residency == Residency::kResident ? load_block(weights, i, type, device)
+                                                              : nullptr);
   }
   return model;
 }
 
-Decoder Decoder::load(const std::filesystem::path& folder_or_gguf, at::ScalarType type, at::Device device, Residency residency) {
-  return load(std::shared_ptr<const DecoderCheckpoint>(DecoderCheckpoint::open(folder_or_gguf)), type, device, residency);
+Decoder Decoder::load(const std::filesystem::path& folder_or_gguf, at::ScalarType type,
+                      at::Device device, Residency residency) {
+  return load(std::shared_ptr<const DecoderCheckpoint>(DecoderCheckpoint::open(folder_or_gguf)),
+              type, device, residency);
 }
 
 Decoder Decoder::with_layers(const std::vector<std::int64_t>& kept) const {
@@ -60,7 +71,8 @@ Decoder Decoder::with_layers(const std::vector<std::int64_t>& kept) const {
   out.config_.use_rope.clear();
   for (const std::int64_t layer : kept) {
     if (layer < 0 || layer >= num_layers()) {
-      throw Error(ErrorKind::kInput, "layers", format("layer {} is outside 0-{}", layer, num_layers() - 1));
+      throw Error(ErrorKind::kInput, "layers",
+                  format("layer {} is outside 0-{}", layer, num_layers() - 1));
     }
     const auto at = static_cast<std::size_t>(layer);
     out.layer_ids_.push_back(layer_ids_[at]);
@@ -79,10 +91,11 @@ Decoder Decoder::hold_layer(std::int64_t layer) const {
   const std::int64_t id = out.layer_ids_[0];
   auto block = load_block(*checkpoint_, id, type_, device_);
   DecoderBlock* loaded = block.get();
-  out.blocks_[0] = {loaded, [block = std::move(block), checkpoint = checkpoint_, id](DecoderBlock*) mutable {
-                      block.reset();
-                      checkpoint->release_layer(id);
-                    }};
+  out.blocks_[0] = {
+      loaded, [block = std::move(block), checkpoint = checkpoint_, id](DecoderBlock*) mutable {
+        block.reset();
+        checkpoint->release_layer(id);
+      }};
   return out;
 }
 
@@ -90,9 +103,11 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
   ESPALIER_ASSERT(ids.dim() == 2 && ids.scalar_type() == at::kLong);
   if (ids.numel() > 0 && ids.device().is_cpu()) {
     const auto [low, high] = at::aminmax(ids);
-    const std::int64_t bad = low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>();
+    const std::int64_t bad =
+        low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>();
     if (bad < 0 || bad >= config_.vocab_size) {
-      throw Error(ErrorKind::kInput, "token ids", format("id {} is outside the vocabulary of {}", bad, config_.vocab_size))
+      throw Error(ErrorKind::kInput, "token ids",
+                  format("id {} is outside the vocabulary of {}", bad, config_.vocab_size))
           .hint("the tokenizer and the model do not belong together");
     }
   }
@@ -101,7 +116,8 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
 
 AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start) const {
   AttentionContext out;
-  std::tie(out.cos, out.sin) = rope_tables(inv_freq_, at::arange(start, start + tokens, at::kLong), type_, device_);
+  std::tie(out.cos, out.sin) =
+      rope_tables(inv_freq_, at::arange(start, start + tokens, at::kLong), type_, device_);
   return out;
 }
 
@@ -119,7 +135,8 @@ AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& length
   return out;
 }
 
-at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer, const AttentionContext& context, KvCache* cache) const {
+at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer,
+                              const AttentionContext& context, KvCache* cache) const {
   ESPALIER_ASSERT(layer >= 0 && layer < num_layers());
   const auto at = static_cast<std::size_t>(layer);
   CacheSlot slot;
@@ -134,7 +151,8 @@ at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer, const Att
   return out;
 }
 
-at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t last, const AttentionContext& context, KvCache* cache) const {
+at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t last,
+                               const AttentionContext& context, KvCache* cache) const {
   ESPALIER_ASSERT(first >= 0 && first <= last && last <= num_layers());
   for (std::int64_t layer = first; layer < last; ++layer) h = run_layer(h, layer, context, cache);
   return h;
@@ -142,7 +160,9 @@ at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t la
 
 at::Tensor Decoder::final_norm(const at::Tensor& h) const { return (*norm_)(h); }
 
-at::Tensor Decoder::logits(const at::Tensor& normed) const { return matmul_nt(normed, head_weight()).to(at::kFloat); }
+at::Tensor Decoder::logits(const at::Tensor& normed) const {
+  return matmul_nt(normed, head_weight()).to(at::kFloat);
+}
 
 const at::Tensor& Decoder::head_weight() const { return head_ != nullptr ? *head_ : *embedding_; }
 
@@ -165,7 +185,8 @@ void Decoder::untie_head() {
 }
 
 void Decoder::set_head(at::Tensor weight) {
-  ESPALIER_ASSERT(weight.dim() == 2 && weight.size(0) == config_.vocab_size && weight.size(1) == config_.hidden_size);
+  ESPALIER_ASSERT(weight.dim() == 2 && weight.size(0) == config_.vocab_size &&
+                  weight.size(1) == config_.hidden_size);
   head_ = std::make_shared<at::Tensor>(std::move(weight));
   config_.tied_embeddings = false;
 }

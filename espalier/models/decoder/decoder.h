@@ -1,8 +1,7 @@
-// Decoder language models: plain structs of tensors, run whole or by ranges of layers, over batches of equal length or
-// packed rows, with or without a key/value cache. Tensor names follow the Hugging Face checkpoints.
+// Decoder language models: plain structs of tensors, run whole or by ranges of layers, over batches
+// of equal length or packed rows, with or without a key/value cache. Tensor names follow the
+// Hugging Face checkpoints.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <functional>
@@ -10,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "espalier/models/decoder/checkpoint.h"
 #include "espalier/models/decoder/config.h"
@@ -37,7 +38,7 @@ struct DecoderBlock {
   Attention self_attn;
   RmsNorm post_attention_layernorm;
   GatedMlp mlp;
-  std::int64_t window = 0;   // sliding window of this layer, 0 = full
+  std::int64_t window = 0;  // sliding window of this layer, 0 = full
   bool use_rope = true;
 
   template <class V>
@@ -49,16 +50,20 @@ struct DecoderBlock {
   }
 };
 
-/// Rotary tables and, for packed rows, sequence boundaries; made once per batch, shared by all layers.
+/// Rotary tables and, for packed rows, sequence boundaries; made once per batch, shared by all
+/// layers.
 struct AttentionContext {
-  at::Tensor cos, sin;                   // [tokens, head_dim] in the compute dtype
-  std::vector<std::int64_t> row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
+  at::Tensor cos, sin;  // [tokens, head_dim] in the compute dtype
+  std::vector<std::int64_t>
+      row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
 };
 
-/// Keys and values of each layer for incremental decoding. Layers are numbered as in the model it was made for.
+/// Keys and values of each layer for incremental decoding. Layers are numbered as in the model it
+/// was made for.
 class KvCache {
  public:
-  KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity, at::ScalarType type, at::Device device);
+  KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity,
+          at::ScalarType type, at::Device device);
   std::int64_t length() const { return length_; }
   std::int64_t capacity() const { return capacity_; }
   void truncate(std::int64_t length) { length_ = length; }
@@ -71,41 +76,45 @@ class KvCache {
 
 enum class Residency : std::uint8_t {
   kResident,  // all blocks are loaded once and kept
-  kStreamed,  // each block is loaded from the mapped file when it runs and released after: O(one block) memory
+  kStreamed,  // each block is loaded from the mapped file when it runs and released after: O(one
+              // block) memory
 };
 
 class Decoder {
  public:
   /// `type`: compute dtype (float32 or bfloat16).
-  static Decoder load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type, at::Device device,
-                      Residency residency = Residency::kResident);
-  static Decoder load(const std::filesystem::path& folder_or_gguf, at::ScalarType type, at::Device device,
-                      Residency residency = Residency::kResident);
+  static Decoder load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type,
+                      at::Device device, Residency residency = Residency::kResident);
+  static Decoder load(const std::filesystem::path& folder_or_gguf, at::ScalarType type,
+                      at::Device device, Residency residency = Residency::kResident);
 
   const DecoderConfig& config() const { return config_; }
   at::ScalarType type() const { return type_; }
   at::Device device() const { return device_; }
   std::int64_t num_layers() const { return static_cast<std::int64_t>(layer_ids_.size()); }
 
-  /// The model without some layers, sharing weights; layers keep their own window and rope switches.
+  /// The model without some layers, sharing weights; layers keep their own window and rope
+  /// switches.
   Decoder with_layers(const std::vector<std::int64_t>& kept) const;
-  /// Layer `layer` alone as a resident model: a streamed block is read once, however often it then runs, and its pages
-  /// are released when the result goes.
+  /// Layer `layer` alone as a resident model: a streamed block is read once, however often it then
+  /// runs, and its pages are released when the result goes.
   Decoder hold_layer(std::int64_t layer) const;
 
   /// ids [batch, tokens] int64 -> [batch, tokens, d].
   at::Tensor embed(const at::Tensor& ids) const;
   /// Context for `tokens` positions starting at `start` (cache length), batches of equal length.
   AttentionContext context(std::int64_t tokens, std::int64_t start = 0) const;
-  /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions restart at 0, no row
-  /// sees another.
+  /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
+  /// restart at 0, no row sees another.
   AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;
 
-  /// Runs layers [first, last) over h [batch, tokens, d] and returns the raw residual stream (before the final norm).
-  /// With a cache: keys and values are appended at cache.length(); the caller advances it once per step (`advance`).
-  at::Tensor run_layers(at::Tensor h, std::int64_t first, std::int64_t last, const AttentionContext& context,
-                        KvCache* cache = nullptr) const;
-  at::Tensor run_layer(const at::Tensor& h, std::int64_t layer, const AttentionContext& context, KvCache* cache = nullptr) const;
+  /// Runs layers [first, last) over h [batch, tokens, d] and returns the raw residual stream
+  /// (before the final norm). With a cache: keys and values are appended at cache.length(); the
+  /// caller advances it once per step (`advance`).
+  at::Tensor run_layers(at::Tensor h, std::int64_t first, std::int64_t last,
+                        const AttentionContext& context, KvCache* cache = nullptr) const;
+  at::Tensor run_layer(const at::Tensor& h, std::int64_t layer, const AttentionContext& context,
+                       KvCache* cache = nullptr) const;
   static void advance(KvCache& cache, std::int64_t tokens) { cache.length_ += tokens; }
 
   at::Tensor final_norm(const at::Tensor& h) const;
@@ -134,11 +143,11 @@ class Decoder {
   at::Device device_ = at::kCPU;
   Residency residency_ = Residency::kResident;
   std::shared_ptr<const DecoderCheckpoint> checkpoint_;
-  std::vector<std::int64_t> layer_ids_;                          // position -> layer of the checkpoint
-  std::vector<std::shared_ptr<DecoderBlock>> blocks_;            // by position; empty entries when streamed
+  std::vector<std::int64_t> layer_ids_;                // position -> layer of the checkpoint
+  std::vector<std::shared_ptr<DecoderBlock>> blocks_;  // by position; empty entries when streamed
   std::shared_ptr<at::Tensor> embedding_, head_;
   std::shared_ptr<RmsNorm> norm_;
-  at::Tensor inv_freq_;                                          // [head_dim / 2] float32 on CPU
+  at::Tensor inv_freq_;  // [head_dim / 2] float32 on CPU
 };
 
 }  // namespace espalier

@@ -22,27 +22,30 @@ constexpr std::array kOutside{
 
 // Stems inside a layer; ".weight" or ".bias" follows.
 constexpr std::array kInside{
-    NamePair{"input_layernorm", "attn_norm"},   NamePair{"self_attn.q_proj", "attn_q"},
-    NamePair{"self_attn.k_proj", "attn_k"},     NamePair{"self_attn.v_proj", "attn_v"},
+    NamePair{"input_layernorm", "attn_norm"},    NamePair{"self_attn.q_proj", "attn_q"},
+    NamePair{"self_attn.k_proj", "attn_k"},      NamePair{"self_attn.v_proj", "attn_v"},
     NamePair{"self_attn.o_proj", "attn_output"}, NamePair{"post_attention_layernorm", "ffn_norm"},
-    NamePair{"mlp.gate_proj", "ffn_gate"},      NamePair{"mlp.up_proj", "ffn_up"},
+    NamePair{"mlp.gate_proj", "ffn_gate"},       NamePair{"mlp.up_proj", "ffn_up"},
     NamePair{"mlp.down_proj", "ffn_down"},
 };
 
 constexpr std::string_view kHfLayers = "model.layers.";
 constexpr std::string_view kGgufLayers = "blk.";
 
-/// "12.mlp.up_proj.weight" -> {12, "mlp.up_proj.weight"}; {-1, ""} when it does not start with a plain number and a dot.
+/// "12.mlp.up_proj.weight" -> {12, "mlp.up_proj.weight"}; {-1, ""} when it does not start with a
+/// plain number and a dot.
 std::pair<std::int64_t, std::string_view> split_index(std::string_view rest) {
   const std::size_t dot = rest.find('.');
-  if (dot == std::string_view::npos || dot == 0 || (dot > 1 && rest.front() == '0')) return {-1, {}};
+  if (dot == std::string_view::npos || dot == 0 || (dot > 1 && rest.front() == '0'))
+    return {-1, {}};
   std::int64_t index = -1;
   const auto result = std::from_chars(rest.data(), rest.data() + dot, index);
   if (result.ec != std::errc() || result.ptr != rest.data() + dot || index < 0) return {-1, {}};
   return {index, rest.substr(dot + 1)};
 }
 
-std::string translate(std::string_view name, std::string_view from_layers, std::string_view to_layers, std::string_view NamePair::*from,
+std::string translate(std::string_view name, std::string_view from_layers,
+                      std::string_view to_layers, std::string_view NamePair::*from,
                       std::string_view NamePair::*to) {
   for (const NamePair& pair : kOutside) {
     if (name == pair.*from) return std::string(pair.*to);
@@ -55,7 +58,8 @@ std::string translate(std::string_view name, std::string_view from_layers, std::
   if (suffix != ".weight" && suffix != ".bias") return {};
   for (const NamePair& pair : kInside) {
     if (leaf.substr(0, dot) == pair.*from) {
-      return std::string(to_layers) + std::to_string(index) + "." + std::string(pair.*to) + std::string(suffix);
+      return std::string(to_layers) + std::to_string(index) + "." + std::string(pair.*to) +
+             std::string(suffix);
     }
   }
   return {};
@@ -63,11 +67,13 @@ std::string translate(std::string_view name, std::string_view from_layers, std::
 
 }  // namespace
 
-std::string layer_prefix(std::int64_t layer) { return std::string(kHfLayers) + std::to_string(layer) + "."; }
+std::string layer_prefix(std::int64_t layer) {
+  return std::string(kHfLayers) + std::to_string(layer) + ".";
+}
 
 std::vector<TensorSpec> layer_tensor_specs(const DecoderConfig& config) {
-  const std::int64_t d = config.hidden_size, q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim,
-                     ff = config.intermediate_size;
+  const std::int64_t d = config.hidden_size, q = config.num_heads * config.head_dim,
+                     kv = config.num_kv_heads * config.head_dim, ff = config.intermediate_size;
   std::vector<TensorSpec> specs;
   const auto linear = [&](const char* name, std::int64_t out, std::int64_t in, bool bias) {
     specs.push_back({std::string(name) + ".weight", {out, in}});
@@ -86,13 +92,16 @@ std::vector<TensorSpec> layer_tensor_specs(const DecoderConfig& config) {
 }
 
 std::vector<TensorSpec> decoder_tensor_specs(const DecoderConfig& config) {
-  std::vector<TensorSpec> specs{{"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}}};
+  std::vector<TensorSpec> specs{
+      {"model.embed_tokens.weight", {config.vocab_size, config.hidden_size}}};
   const auto layer_specs = layer_tensor_specs(config);
   for (std::int64_t i = 0; i < config.num_layers; ++i) {
-    for (const TensorSpec& spec : layer_specs) specs.push_back({layer_prefix(i) + spec.name, spec.shape});
+    for (const TensorSpec& spec : layer_specs)
+      specs.push_back({layer_prefix(i) + spec.name, spec.shape});
   }
   specs.push_back({"model.norm.weight", {config.hidden_size}});
-  if (!config.tied_embeddings) specs.push_back({"lm_head.weight", {config.vocab_size, config.hidden_size}});
+  if (!config.tied_embeddings)
+    specs.push_back({"lm_head.weight", {config.vocab_size, config.hidden_size}});
   return specs;
 }
 
@@ -103,15 +112,20 @@ std::int64_t layer_of_tensor(std::string_view name) {
   return -1;
 }
 
-std::string gguf_name_of(std::string_view hf_name) { return translate(hf_name, kHfLayers, kGgufLayers, &NamePair::hf, &NamePair::gguf); }
-std::string hf_name_of(std::string_view gguf_name) { return translate(gguf_name, kGgufLayers, kHfLayers, &NamePair::gguf, &NamePair::hf); }
+std::string gguf_name_of(std::string_view hf_name) {
+  return translate(hf_name, kHfLayers, kGgufLayers, &NamePair::hf, &NamePair::gguf);
+}
+std::string hf_name_of(std::string_view gguf_name) {
+  return translate(gguf_name, kGgufLayers, kHfLayers, &NamePair::gguf, &NamePair::hf);
+}
 
 std::vector<std::int64_t> gguf_rope_rows(std::int64_t heads, std::int64_t head_dim) {
   std::vector<std::int64_t> rows(static_cast<std::size_t>(heads * head_dim));
   const std::int64_t half = head_dim / 2;
   for (std::int64_t h = 0; h < heads; ++h) {
     for (std::int64_t j = 0; j < half; ++j) {
-      for (std::int64_t t = 0; t < 2; ++t) rows[static_cast<std::size_t>(h * head_dim + 2 * j + t)] = h * head_dim + t * half + j;
+      for (std::int64_t t = 0; t < 2; ++t)
+        rows[static_cast<std::size_t>(h * head_dim + 2 * j + t)] = h * head_dim + t * half + j;
     }
   }
   return rows;

@@ -21,8 +21,11 @@ TEST(TensorNamesTest, BothWays) {
 }
 
 TEST(TensorNamesTest, NoCounterpart) {
-  for (const char* name : {"", "model.layers.", "model.layers.x.mlp.up_proj.weight", "model.layers.01.mlp.up_proj.weight", "model.layers.1.mlp.up_proj",
-                           "model.layers.1.mlp.up_proj.scale", "model.layers.99999999999999999999.mlp.up_proj.weight", "blk.1.attn_q.weight"}) {
+  for (const char* name :
+       {"", "model.layers.", "model.layers.x.mlp.up_proj.weight",
+        "model.layers.01.mlp.up_proj.weight", "model.layers.1.mlp.up_proj",
+        "model.layers.1.mlp.up_proj.scale", "model.layers.99999999999999999999.mlp.up_proj.weight",
+        "blk.1.attn_q.weight"}) {
     EXPECT_EQ(gguf_name_of(name), "") << name;
   }
   EXPECT_EQ(hf_name_of("rope_freqs.weight"), "");

@@ -1,12 +1,13 @@
-// Tiny decoder files for the tests of this module: a folder or a GGUF made of given tensors. Internal.
+// Tiny decoder files for the tests of this module: a folder or a GGUF made of given tensors.
+// Internal.
 #pragma once
-
-#include <ATen/ATen.h>
 
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
+
+#include <ATen/ATen.h>
 
 #include "espalier/io/gguf.h"
 #include "espalier/io/safetensors.h"
@@ -22,7 +23,8 @@ using Tensors = std::map<std::string, at::Tensor>;
 class ScratchFolder {
  public:
   ScratchFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "espalier_decoder_XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "espalier_decoder_XXXXXX").string();
     path_ = mkdtemp(pattern.data());
   }
   ~ScratchFolder() {
@@ -48,19 +50,23 @@ inline Tensors random_tensors(const DecoderConfig& config, at::ScalarType type =
   return out;
 }
 
-inline void write_folder(const std::filesystem::path& folder, const std::string& config_json, const Tensors& tensors) {
+inline void write_folder(const std::filesystem::path& folder, const std::string& config_json,
+                         const Tensors& tensors) {
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "config.json") << config_json;
   std::vector<TensorPlan> plan;
-  for (const auto& [name, tensor] : tensors) plan.push_back({name, to_dtype(tensor.scalar_type()), tensor.sizes().vec()});
+  for (const auto& [name, tensor] : tensors)
+    plan.push_back({name, to_dtype(tensor.scalar_type()), tensor.sizes().vec()});
   SafetensorsWriter writer(folder / "model.safetensors", plan);
   for (const auto& [name, tensor] : tensors) writer.append(tensor_bytes(tensor.contiguous()));
   writer.finish();
 }
 
 /// F32 GGUF with the rows of q and k in the order of llama-arch files (when `permute`).
-inline void write_gguf(const std::filesystem::path& file, const DecoderConfig& config, const std::string& arch, const Tensors& tensors,
-                       std::vector<std::pair<std::string, GgufValue>> extra = {}, bool permute = true) {
+inline void write_gguf(const std::filesystem::path& file, const DecoderConfig& config,
+                       const std::string& arch, const Tensors& tensors,
+                       std::vector<std::pair<std::string, GgufValue>> extra = {},
+                       bool permute = true) {
   const auto u32 = [](std::int64_t v) { return GgufValue::u32(static_cast<std::uint32_t>(v)); };
   std::vector<std::pair<std::string, GgufValue>> keys{
       {"general.architecture", GgufValue::string(arch)},
@@ -72,7 +78,8 @@ inline void write_gguf(const std::filesystem::path& file, const DecoderConfig& c
       {arch + ".attention.head_count_kv", u32(config.num_kv_heads)},
       {arch + ".attention.key_length", u32(config.head_dim)},
       {arch + ".attention.value_length", u32(config.head_dim)},
-      {arch + ".attention.layer_norm_rms_epsilon", GgufValue::f32(static_cast<float>(config.rms_norm_eps))},
+      {arch + ".attention.layer_norm_rms_epsilon",
+       GgufValue::f32(static_cast<float>(config.rms_norm_eps))},
       {arch + ".rope.freq_base", GgufValue::f32(static_cast<float>(config.rope_theta))},
   };
   for (auto& pair : extra) {
@@ -85,9 +92,12 @@ inline void write_gguf(const std::filesystem::path& file, const DecoderConfig& c
     const std::string gguf_name = gguf_name_of(name).empty() ? name : gguf_name_of(name);
     plan.push_back({gguf_name, GgufType::kF32, tensor.sizes().vec()});
     at::Tensor rows = tensor.to(at::kFloat);
-    const bool q = name.find(".q_proj.") != std::string::npos, k = name.find(".k_proj.") != std::string::npos;
+    const bool q = name.find(".q_proj.") != std::string::npos,
+               k = name.find(".k_proj.") != std::string::npos;
     if (permute && (q || k)) {
-      rows = rows.index_select(0, at::tensor(gguf_rope_rows(q ? config.num_heads : config.num_kv_heads, config.head_dim), at::kLong));
+      rows = rows.index_select(
+          0, at::tensor(gguf_rope_rows(q ? config.num_heads : config.num_kv_heads, config.head_dim),
+                        at::kLong));
     }
     data.push_back(rows.contiguous());
   }
