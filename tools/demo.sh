@@ -51,11 +51,11 @@ step "GGUF to a Hugging Face folder" convert convert "$model" --to hf --out "$ou
 step "Which layers does the model not need?" redundancy redundancy "$out/dense" --calibration "$train" --samples 10 \
   --seq-len 128 --metrics reverse,mag_l1,bi,angular,ppl,cka_adj --out "$out/redundancy"
 step "Take 7 of 30 layers out" prune prune "$out/dense" --count 7 --method auto --recovery planned \
-  --scores "$out/redundancy/scores.json" --out "$out/pruned"
+  --scores "$out/redundancy/scores.json" --calibration "$train" --samples 10 --seq-len 128 --out "$out/pruned"
 step "Before: held-out perplexity" eval-dense eval "$out/dense" "${protocol[@]}"
 step "Pruned: held-out perplexity" eval-pruned eval "$out/pruned" "${protocol[@]}"
 step "Heal: head, final norm and last 3 layers, $steps steps" finetune finetune "$out/pruned" --mode partial --last 3 \
-  --data "$train" --steps "$steps" --batch-size 8 --seq-len 128 --lr 3e-4 --warmup 8 --out "$out/healed"
+  --data "$train" --steps "$steps" --batch-size 8 --seq-len 128 --lr 1e-3 --warmup 8 --out "$out/healed"
 step "Healed: held-out perplexity" eval-healed eval "$out/healed" "${protocol[@]}"
 step "The pruned model as one GGUF file" prune-gguf prune "$model" --remove "$(removed)" \
   --out "$out/pruned.gguf"
@@ -76,5 +76,5 @@ done in $((SECONDS - started)) s; results under $out/, the report: $out/report.h
 Next, try:
   $espalier generate $out/healed --prompt "What is a tree?" --chat
   $espalier prune $out/dense --ratio 0.1 --method ppl --scores $out/redundancy/scores.json --out out/pruned-3
-  $espalier finetune $out/pruned --mode partial --last 3 --data $train --epochs 4 --batch-size 8 --seq-len 128 --lr 3e-4 --out out/healed-longer
+  $espalier finetune $out/pruned --mode partial --last 3 --data $train --epochs 4 --batch-size 8 --seq-len 128 --lr 1e-3 --out out/healed-longer
 TEXT

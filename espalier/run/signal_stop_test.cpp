@@ -35,6 +35,24 @@ TEST(SignalStop, FirstAsksSecondLeaves) {
   }
 }
 
+// On the stack of the computation the handler's frame corrupts what oneDNN keeps below the stack
+// pointer.
+TEST(SignalStop, HandlerHasAStackOfItsOwn) {
+  EXPECT_EQ(in_child([] {
+              install_signal_stop();
+              stack_t stack{};
+              if (::sigaltstack(nullptr, &stack) != 0 || (stack.ss_flags & SS_DISABLE) != 0)
+                return 1;
+              for (const int signal : {SIGINT, SIGTERM}) {
+                struct sigaction action {};
+                ::sigaction(signal, nullptr, &action);
+                if ((action.sa_flags & SA_ONSTACK) == 0) return 2;
+              }
+              return 0;
+            }),
+            0);
+}
+
 TEST(SignalStop, IgnoredSignalsStayIgnored) {
   EXPECT_EQ(in_child([] {
               ::signal(SIGINT, SIG_IGN);

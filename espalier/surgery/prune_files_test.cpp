@@ -141,6 +141,39 @@ TEST(PruneGguf, ArraysAreFilteredBytesCopiedCountsSet) {
                          *before.find_tensor("token_embd.weight")));
 }
 
+TEST(PruneGguf, SplitFilesAreJoined) {
+  TemporaryFolder dir;
+  const TinyDecoder tiny{.layers = 4};
+  tiny.write_gguf(dir / "whole.gguf", GgufType::kF32);
+  const GgufFile whole = GgufFile::open(dir / "whole.gguf");
+  const std::size_t half = whole.tensors().size() / 2;
+  for (std::uint16_t part = 0; part < 2; ++part) {
+    auto metadata =
+        part == 0 ? tiny.gguf_metadata() : std::vector<std::pair<std::string, GgufValue>>{};
+    GgufValue number = GgufValue::u32(part), count = GgufValue::u32(2),
+              tensors = GgufValue::u32(static_cast<std::uint32_t>(whole.tensors().size()));
+    number.type = count.type = GgufValueType::kU16;
+    tensors.type = GgufValueType::kI32;
+    tensors.value = static_cast<std::int64_t>(whole.tensors().size());
+    metadata.emplace_back("split.no", number);
+    metadata.emplace_back("split.count", count);
+    metadata.emplace_back("split.tensors.count", tensors);
+    std::vector<GgufTensorPlan> plan;
+    const std::span<const GgufTensor> mine = part == 0 ? std::span(whole.tensors()).first(half)
+                                                       : std::span(whole.tensors()).subspan(half);
+    for (const GgufTensor& tensor : mine) plan.push_back({tensor.name, tensor.type, tensor.shape});
+    GgufWriter writer(dir / format("model-{:05}-of-00002.gguf", part + 1), metadata, plan);
+    for (const GgufTensor& tensor : mine) writer.append(tensor);
+    writer.finish();
+  }
+  const fs::path first = dir / "model-00001-of-00002.gguf";
+  prune_gguf_file(first, {0, 1, 3}, dir / "out.gguf", silent_reporter(), never_stop());
+  prune_gguf_file(dir / "whole.gguf", {0, 1, 3}, dir / "expected.gguf", silent_reporter(),
+                  never_stop());
+  EXPECT_EQ(read_file(dir / "out.gguf"), read_file(dir / "expected.gguf"));
+  EXPECT_NO_THROW(verify_pruned(first, {0, 1, 3}, dir / "out.gguf", silent_reporter()));
+}
+
 TEST(PruneGguf, InconsistentFilesAreRefusedWithKeyAndBothLengths) {
   TemporaryFolder dir;
   const std::int32_t three[] = {1, 2, 3};
