@@ -22,7 +22,8 @@ std::string source_position(std::string_view path, std::uint_least32_t line) {
 
 }  // namespace
 
-Error::Error(ErrorKind kind, std::string_view subject, std::string_view message, std::source_location where)
+Error::Error(ErrorKind kind, std::string_view subject, std::string_view message,
+             std::source_location where)
     : kind_(kind), subject_(subject), message_(message), where_(where) {
   what_ = subject_.empty() ? message_ : subject_ + ": " + message_;
 }
@@ -56,7 +57,8 @@ std::string Error::to_string() const {
   return text;
 }
 
-void ProblemList::throw_if_any(std::string_view hint, std::size_t limit, std::source_location where) const {
+void ProblemList::throw_if_any(std::string_view hint, std::size_t limit,
+                               std::source_location where) const {
   if (problems_.empty()) return;
   std::string message;
   if (problems_.size() == 1) {

@@ -1,5 +1,5 @@
-// The one exception type of the library and its printed form. Every problem that a user, a file or the machine
-// causes is an Error; a broken invariant of ours is ESPALIER_ASSERT.
+// The one exception type of the library and its printed form. Every problem that a user, a file or
+// the machine causes is an Error; a broken invariant of ours is ESPALIER_ASSERT.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,12 @@ enum class ErrorKind : std::uint8_t {
   kInternal = 70,    // our bug
 };
 
-/// Throw as `throw Error(ErrorKind::kInput, "config.json", "num_hidden_layers is 32, but ...").hint("...")`.
+/// Throw as `throw Error(ErrorKind::kInput, "config.json", "num_hidden_layers is 32, but
+/// ...").hint("...")`.
 ///
-/// subject: the file, flag or tensor it is about. message: what is wrong, with found and expected values,
-/// lower case, no full stop. hint: one thing that can be typed or done. Callers on the way up add what they were
-/// doing with `during`, which prints as `while:` lines, innermost first.
+/// subject: the file, flag or tensor it is about. message: what is wrong, with found and expected
+/// values, lower case, no full stop. hint: one thing that can be typed or done. Callers on the way
+/// up add what they were doing with `during`, which prints as `while:` lines, innermost first.
 class Error : public std::exception {
  public:
   Error(ErrorKind kind, std::string_view subject, std::string_view message,
@@ -68,7 +69,8 @@ class ProblemList {
   void add(std::string problem) { problems_.push_back(std::move(problem)); }
   bool empty() const { return problems_.empty(); }
   const std::vector<std::string>& problems() const { return problems_; }
-  /// Throws one Error whose message is the only problem, or "N problems:" with one line each (at most `limit` lines).
+  /// Throws one Error whose message is the only problem, or "N problems:" with one line each (at
+  /// most `limit` lines).
   void throw_if_any(std::string_view hint = {}, std::size_t limit = 20,
                     std::source_location where = std::source_location::current()) const;
 
@@ -83,8 +85,9 @@ class ProblemList {
 }  // namespace espalier
 
 /// A broken invariant of ours: throws Error(kInternal). On in release builds too.
-#define ESPALIER_ASSERT(condition) \
-  (static_cast<bool>(condition) ? void(0) : ::espalier::assertion_failed(#condition, __FILE__, __LINE__))
+#define ESPALIER_ASSERT(condition)        \
+  (static_cast<bool>(condition) ? void(0) \
+                                : ::espalier::assertion_failed(#condition, __FILE__, __LINE__))
 /// For hot loops: checked in debug builds only.
 #ifdef NDEBUG
 #define ESPALIER_DCHECK(condition) void(0)

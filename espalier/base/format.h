@@ -1,10 +1,10 @@
-// Text formatting for the whole tree: fmt as shipped with libtorch, behind one function so that only
-// format.cpp pays for fmt's heavy header. Deliberately no I/O: the library never prints.
+// Text formatting for the whole tree: fmt as shipped with libtorch, behind one function so that
+// only format.cpp pays for fmt's heavy header. Deliberately no I/O: the library never prints.
 #pragma once
 
-#include <fmt/base.h>
-
 #include <string>
+
+#include <fmt/base.h>
 
 namespace espalier {
 

@@ -1,12 +1,12 @@
 // SHA-256 through OpenSSL's libcrypto (SHA-NI where present), XXH3 through libxxhash.
 #include "espalier/base/hash.h"
 
-#include <openssl/evp.h>
-#include <xxhash.h>
-
 #include <array>
 #include <fstream>
 #include <vector>
+
+#include <openssl/evp.h>
+#include <xxhash.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -28,7 +28,8 @@ std::string to_hex(const unsigned char* bytes, std::size_t count) {
 class Sha256 {
  public:
   Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
-    ESPALIER_ASSERT(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+    ESPALIER_ASSERT(context_ != nullptr &&
+                    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
   }
   void add(const void* data, std::size_t size) {
     ESPALIER_ASSERT(EVP_DigestUpdate(context_.get(), data, size) == 1);
@@ -57,7 +58,8 @@ std::string sha256_file(const std::filesystem::path& path) {
   if (!file) throw Error(ErrorKind::kInput, path.string(), "cannot be opened for reading");
   Sha256 sha;
   std::vector<char> buffer(1 << 20);
-  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || file.gcount() > 0) {
+  while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) ||
+         file.gcount() > 0) {
     sha.add(buffer.data(), static_cast<std::size_t>(file.gcount()));
   }
   if (file.bad()) throw Error(ErrorKind::kInput, path.string(), "read error");
@@ -77,8 +79,12 @@ FastHash::~FastHash() = default;
 FastHash::FastHash(FastHash&&) noexcept = default;
 FastHash& FastHash::operator=(FastHash&&) noexcept = default;
 
-void FastHash::add(std::span<const std::byte> bytes) { XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size()); }
-void FastHash::add(std::string_view text) { XXH3_128bits_update(state_->xxh, text.data(), text.size()); }
+void FastHash::add(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size());
+}
+void FastHash::add(std::string_view text) {
+  XXH3_128bits_update(state_->xxh, text.data(), text.size());
+}
 
 std::string FastHash::hex() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh);

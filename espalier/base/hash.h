@@ -1,5 +1,6 @@
-// Digests: SHA-256 for small inputs that others must be able to check (calibration text, configs), XXH3-128 for
-// gigabytes of weights, where the digest guards against corruption, not against an attacker.
+// Digests: SHA-256 for small inputs that others must be able to check (calibration text, configs),
+// XXH3-128 for gigabytes of weights, where the digest guards against corruption, not against an
+// attacker.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,8 @@ std::string sha256_hex(std::string_view bytes);
 /// SHA-256 of a whole file, streamed. Throws Error(kInput) when it cannot be read.
 std::string sha256_file(const std::filesystem::path& path);
 
-/// Streaming XXH3-128 (memory-bandwidth bound, about 20 GB/s from cache). `hex()` may be called at any time.
+/// Streaming XXH3-128 (memory-bandwidth bound, about 20 GB/s from cache). `hex()` may be called at
+/// any time.
 class FastHash {
  public:
   FastHash();

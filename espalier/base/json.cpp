@@ -54,8 +54,10 @@ Json parse_json(std::string_view text, std::string_view source) {
     return Json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::parse_error& error) {
     std::string_view what = error.what();
-    if (const std::size_t colon = what.find(": "); colon != std::string_view::npos) what.remove_prefix(colon + 2);
-    throw Error(ErrorKind::kInput, format("{}:{}", source, position(text, error.byte > 0 ? error.byte - 1 : 0)),
+    if (const std::size_t colon = what.find(": "); colon != std::string_view::npos)
+      what.remove_prefix(colon + 2);
+    throw Error(ErrorKind::kInput,
+                format("{}:{}", source, position(text, error.byte > 0 ? error.byte - 1 : 0)),
                 format("not valid JSON: {}", what));
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorKind::kInput, source, format("not valid JSON: {}", error.what()));

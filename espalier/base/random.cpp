@@ -1,19 +1,22 @@
 // SplitMix64 (Steele, Lea and Flood 2014) and seed mixing by XXH3.
 #include "espalier/base/random.h"
 
-#include <xxhash.h>
-
 #include <array>
 #include <numeric>
 #include <utility>
+
+#include <xxhash.h>
 
 #include "espalier/base/error.h"
 
 namespace espalier {
 
-std::uint64_t stream_seed(std::uint64_t seed, std::string_view name, std::int64_t rank, std::int64_t step) {
-  const std::array<std::uint64_t, 3> numbers{seed, static_cast<std::uint64_t>(rank), static_cast<std::uint64_t>(step)};
-  return XXH3_64bits_withSeed(name.data(), name.size(), XXH3_64bits(numbers.data(), sizeof(numbers)));
+std::uint64_t stream_seed(std::uint64_t seed, std::string_view name, std::int64_t rank,
+                          std::int64_t step) {
+  const std::array<std::uint64_t, 3> numbers{seed, static_cast<std::uint64_t>(rank),
+                                             static_cast<std::uint64_t>(step)};
+  return XXH3_64bits_withSeed(name.data(), name.size(),
+                              XXH3_64bits(numbers.data(), sizeof(numbers)));
 }
 
 std::uint64_t RandomStream::next() {

@@ -1,5 +1,6 @@
-// Named random streams: every consumer derives its own from (seed, name, rank, step), so adding a consumer or
-// changing the order of calls never changes what another one draws. Torch-free; tensor/random.h makes at::Generators.
+// Named random streams: every consumer derives its own from (seed, name, rank, step), so adding a
+// consumer or changing the order of calls never changes what another one draws. Torch-free;
+// tensor/random.h makes at::Generators.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +10,16 @@
 namespace espalier {
 
 /// A 64-bit seed that depends on all four values and on nothing else (same on every platform).
-std::uint64_t stream_seed(std::uint64_t seed, std::string_view name, std::int64_t rank = 0, std::int64_t step = 0);
+std::uint64_t stream_seed(std::uint64_t seed, std::string_view name, std::int64_t rank = 0,
+                          std::int64_t step = 0);
 
 /// Small counter-style generator (SplitMix64). Equal seeds give equal sequences everywhere, unlike
 /// std::uniform_int_distribution, whose algorithm the standard leaves open.
 class RandomStream {
  public:
   explicit RandomStream(std::uint64_t seed) : state_(seed) {}
-  RandomStream(std::uint64_t seed, std::string_view name, std::int64_t rank = 0, std::int64_t step = 0)
+  RandomStream(std::uint64_t seed, std::string_view name, std::int64_t rank = 0,
+               std::int64_t step = 0)
       : state_(stream_seed(seed, name, rank, step)) {}
 
   std::uint64_t next();

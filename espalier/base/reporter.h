@@ -1,5 +1,6 @@
-// How the library tells its caller what it is doing. The library itself never prints: it takes a Reporter&.
-// Implementations that draw bars or write JSON lines live in run/; this file only has the interface and silence.
+// How the library tells its caller what it is doing. The library itself never prints: it takes a
+// Reporter&. Implementations that draw bars or write JSON lines live in run/; this file only has
+// the interface and silence.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,8 @@ enum class LogLevel : std::uint8_t { kError, kWarn, kInfo, kDebug };
 class ProgressPhase {
  public:
   virtual ~ProgressPhase() = default;
-  /// Sets the amount done so far, in the phase's unit; cheap enough to call per batch. `note` is a short live
-  /// figure such as "loss 3.41".
+  /// Sets the amount done so far, in the phase's unit; cheap enough to call per batch. `note` is a
+  /// short live figure such as "loss 3.41".
   virtual void update(std::int64_t done, std::string_view note = {}) = 0;
 };
 
@@ -25,8 +26,10 @@ class Reporter {
  public:
   virtual ~Reporter() = default;
   virtual void log(LogLevel level, std::string_view message) = 0;
-  /// Starts a phase. name: "scoring layers"; unit: "layers", "tokens", "bytes" (bytes are shown scaled).
-  virtual std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total, std::string_view unit) = 0;
+  /// Starts a phase. name: "scoring layers"; unit: "layers", "tokens", "bytes" (bytes are shown
+  /// scaled).
+  virtual std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total,
+                                               std::string_view unit) = 0;
 
   void warn(std::string_view message) { log(LogLevel::kWarn, message); }
   void info(std::string_view message) { log(LogLevel::kInfo, message); }
@@ -43,7 +46,8 @@ class Reporter {
 /// A Reporter that says nothing, for tests and for library users who want silence.
 Reporter& silent_reporter();
 
-/// Asked by long loops at points where stopping loses nothing. `false` means: save, then throw Interrupted.
+/// Asked by long loops at points where stopping loses nothing. `false` means: save, then throw
+/// Interrupted.
 class StopToken {
  public:
   virtual ~StopToken() = default;

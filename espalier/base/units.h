@@ -33,7 +33,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// Resident memory of this process now, and its peak so far (VmRSS, VmHWM of /proc/self/status); 0 where unknown.
+/// Resident memory of this process now, and its peak so far (VmRSS, VmHWM of /proc/self/status); 0
+/// where unknown.
 Bytes current_rss();
 Bytes peak_rss();
 

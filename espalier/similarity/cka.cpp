@@ -15,14 +15,17 @@ namespace espalier {
 namespace {
 
 constexpr std::int64_t kChunkElements = 1 << 22;  // float64 elements converted at a time: 32 MiB
-constexpr double kRounding = 1e-24;  // relative energy that float64 centring of a Gram leaves behind
+constexpr double kRounding =
+    1e-24;  // relative energy that float64 centring of a Gram leaves behind
 
-/// Share of a layer's energy below which its variation over samples is rounding noise of its own type.
+/// Share of a layer's energy below which its variation over samples is rounding noise of its own
+/// type.
 double noise_energy(at::ScalarType type) {
-  const double relative = type == at::kDouble  ? 8 * std::numeric_limits<double>::epsilon()
-                          : type == at::kFloat ? 8 * static_cast<double>(std::numeric_limits<float>::epsilon())
-                          : type == at::kHalf  ? 0x1p-10
-                                               : 0x1p-7;
+  const double relative = type == at::kDouble ? 8 * std::numeric_limits<double>::epsilon()
+                          : type == at::kFloat
+                              ? 8 * static_cast<double>(std::numeric_limits<float>::epsilon())
+                          : type == at::kHalf ? 0x1p-10
+                                              : 0x1p-7;
   return relative * relative;
 }
 

@@ -31,8 +31,10 @@ const std::vector<std::string>& metric_names();
 /// Throws Error(kUsage) with the list of metrics when `metric` is none of them.
 void check_metric(std::string_view metric, std::string_view subject);
 
-/// The scores of reverse and random, which look at nothing but the number of layers; nothing for other metrics.
-std::optional<std::vector<double>> blind_scores(std::string_view metric, std::int64_t layers, std::uint64_t seed);
+/// The scores of reverse and random, which look at nothing but the number of layers; nothing for
+/// other metrics.
+std::optional<std::vector<double>> blind_scores(std::string_view metric, std::int64_t layers,
+                                                std::uint64_t seed);
 
 /// Whether the metric looks at calibration text (reverse, random and the magnitudes do not).
 bool needs_calibration(std::string_view metric);
