@@ -1,5 +1,7 @@
 // A format string with more fields than arguments is caught at compile time, not in an error path
-// nobody has run. expect: (consteval|constant expression|argument not found)
+// nobody has run.
+//
+// expect: (consteval|constant expression|argument not found)
 #include "espalier/base/format.h"
 
 std::string text(int done) {

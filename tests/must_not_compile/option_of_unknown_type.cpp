@@ -1,5 +1,7 @@
 // Options are booleans, integers, numbers, strings or lists of strings; a float has no parser, so
-// it has no flag. expect: parse_value
+// it has no flag.
+//
+// expect: parse_value
 #include "espalier/options/options.h"
 
 struct Sample {

@@ -1,4 +1,5 @@
 // A run folder has one owner: a copy would publish or remove the same folder twice.
+//
 // expect: (deleted|no matching function)
 #include <utility>
 
