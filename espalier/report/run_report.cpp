@@ -223,7 +223,7 @@ void add_differences(const std::vector<RunRecord>& runs, HtmlReport& report) {
   for (const RunRecord& run : runs) table.columns.push_back(run.name);
   for (auto& [key, row] : values) {
     if (std::all_of(row.begin(), row.end(),
-                    [&](const std::string& value) { return value == row.front(); }))
+                    [&first = row.front()](const std::string& value) { return value == first; }))
       continue;
     row.insert(row.begin(), key);
     table.rows.push_back(row);
