@@ -555,8 +555,9 @@ Value Evaluator::call_macro(const MacroNode& macro, const Arguments& arguments) 
                       macro.parameters.size(), arguments.positional.size()));
   }
   for (const auto& [name, value] : arguments.named) {
-    const bool known = std::any_of(macro.parameters.begin(), macro.parameters.end(),
-                                   [&](const auto& parameter) { return parameter.first == name; });
+    const bool known =
+        std::any_of(macro.parameters.begin(), macro.parameters.end(),
+                    [&wanted = name](const auto& parameter) { return parameter.first == wanted; });
     if (!known) type_error(format("the macro '{}' has no parameter '{}'", macro.name, name));
   }
   const std::size_t outer = visible_from_;

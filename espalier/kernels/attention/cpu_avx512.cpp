@@ -20,7 +20,11 @@ namespace espalier {
 #if defined(__x86_64__) && defined(__GNUC__)
 namespace {
 
+#ifdef __clang__  // clang has no such width in the attribute, and needs none for explicit vectors
+#define ESPALIER_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
+#else
 #define ESPALIER_AVX512 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+#endif
 
 using Vector = float __attribute__((vector_size(64), aligned(4), may_alias));
 constexpr std::int64_t kVector = 16;
