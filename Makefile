@@ -1,13 +1,14 @@
 # The short commands. Each does all the set-up it needs and may be repeated at will; the work is in tools/ and cmake/.
 #
 #   make demo | test | parity | build | bench | install PREFIX=... | setup | clean | help
-#   CUDA=1        also build the CUDA kernels (CUDA=0 switches back); BUILD=folder (default build); TYPE=Release|Debug|...
+#   CUDA=1        also build the CUDA kernels (CUDA=0 switches back); ARROW=1 reads Parquet; BUILD=folder (default build); TYPE=Release|Debug|...
 
 BUILD ?= build
 PREFIX ?= /usr/local
 export BUILD
 export TYPE
 export CUDA
+export ARROW
 
 .DEFAULT_GOAL := build
 .PHONY: build setup demo test parity bench examples install ci clean distclean help
@@ -17,16 +18,16 @@ build: setup
 	@echo "built $(BUILD)/espalier; next: make demo, or $(BUILD)/espalier --help"
 
 setup:
-	@tools/setup.sh build $(if $(filter-out 0,$(CUDA)),cuda)
+	@tools/setup.sh build $(if $(filter-out 0,$(CUDA)),cuda) $(if $(filter-out 0,$(ARROW)),arrow)
 
 demo:
-	@tools/setup.sh build demo $(if $(filter-out 0,$(CUDA)),cuda)
+	@tools/setup.sh build demo $(if $(filter-out 0,$(CUDA)),cuda) $(if $(filter-out 0,$(ARROW)),arrow)
 	@tools/build.sh espalier
 	@tools/demo.sh
 
 # The demo's model comes along: end-to-end tests run on it.
 test:
-	@tools/setup.sh build demo $(if $(filter-out 0,$(CUDA)),cuda)
+	@tools/setup.sh build demo $(if $(filter-out 0,$(CUDA)),cuda) $(if $(filter-out 0,$(ARROW)),arrow)
 	@tools/test.sh
 
 parity:
@@ -69,3 +70,4 @@ help:
 	@echo "make ci                   every step of tools/ci.sh"
 	@echo "make clean | distclean    remove the build | also what the set-up fetched"
 	@echo "with CUDA=1               build for NVIDIA GPUs too (CUDA 13 toolkit needed)"
+	@echo "with ARROW=1              read Parquet files too (fetches the pinned Arrow libraries, 50 MB)"

@@ -19,7 +19,7 @@ set_target_properties(espalier PROPERTIES INSTALL_RPATH "${ESPALIER_INSTALL_RPAT
 set_target_properties(espalier_torch PROPERTIES EXPORT_NAME torch)
 set_target_properties(espalier_fmt PROPERTIES EXPORT_NAME fmt)
 install(TARGETS espalier RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
-install(TARGETS ${modules} espalier_torch espalier_fmt EXPORT espalier_targets
+install(TARGETS ${modules} espalier_torch espalier_fmt espalier_arrow EXPORT espalier_targets
         ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/espalier/" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/espalier"
         FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN "*_testing.h" EXCLUDE

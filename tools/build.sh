@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Configures when that is needed and builds the named targets (none: everything).
 #
-#   [BUILD=build] [TYPE=Release] [CUDA=0|1] tools/build.sh [TARGET...]
+#   [BUILD=build] [TYPE=Release] [CUDA=0|1] [ARROW=0|1] tools/build.sh [TARGET...]
 #
-# A build folder keeps its options: CUDA and TYPE change them only when they are given.
+# A build folder keeps its options: CUDA, ARROW and TYPE change them only when they are given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
@@ -15,6 +15,10 @@ if [ -n "${CUDA:-}" ]; then
   if [ "$CUDA" != 0 ] && ! command -v nvcc > /dev/null; then
     options+=(-DCMAKE_CUDA_COMPILER="${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
   fi
+fi
+
+if [ -n "${ARROW:-}" ]; then
+  if [ "$ARROW" = 0 ]; then options+=(-DESPALIER_ARROW=OFF); else options+=(-DESPALIER_ARROW=ON); fi
 fi
 
 # Ninja re-runs CMake by itself when a CMake file changes, so configuring is for a new folder or new options.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything the build, the demo or the parity tests need, under .deps/: system packages, libtorch, model, text.
 #
-#   tools/setup.sh [build] [demo] [cuda] [parity]        (default: build)
+#   tools/setup.sh [build] [demo] [cuda] [arrow] [parity]        (default: build)
 #
 # Idempotent: what is already there is recognised by a stamp that holds the hash of the pinned list it was made from;
 # when all is there the script says nothing and needs no network. As root on Debian it installs missing packages; as
@@ -28,7 +28,7 @@ mark_done() { printf '%s\n' "$2" > "$deps/stamps/$1.partial" && mv "$deps/stamps
 build_packages=(
   cmake ninja-build pkg-config python3
   libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev
-  libxxhash-dev libssl-dev zlib1g-dev libgtest-dev libbenchmark-dev
+  libxxhash-dev libssl-dev zlib1g-dev libzstd-dev libgtest-dev libbenchmark-dev
 )
 speed_packages=(ccache mold)   # the build works without them, more slowly
 
@@ -129,6 +129,17 @@ setup_cuda() {
     "install NVIDIA's CUDA 13 toolkit and put its bin folder on PATH, or build without CUDA=1"
 }
 
+setup_arrow() {
+  local hash
+  hash=$(list_hash tools/requirements/arrow.txt)
+  is_done arrow "$hash" arrow/pyarrow/include/parquet/arrow/reader.h && return
+  fetch arrow
+  rm -rf "$deps/arrow.partial" "$deps/arrow"
+  unpack arrow "$deps/arrow.partial"
+  mv "$deps/arrow.partial" "$deps/arrow"
+  mark_done arrow "$hash"
+}
+
 setup_demo() {
   local hash
   hash=$(list_hash tools/requirements/demo.txt tools/setup.sh)
@@ -177,7 +188,7 @@ setup_parity() {
   local site
   site=$("$deps/parity-venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
   printf '%s\n' "$PWD/$deps/libtorch" > "$site/espalier_libtorch.pth"
-  "$deps/parity-venv/bin/python" -c 'import torch, transformers, tokenizers, peft, gguf, safetensors, sentencepiece, jinja2, tensorboard
+  "$deps/parity-venv/bin/python" -c 'import torch, transformers, tokenizers, peft, bitsandbytes, gguf, safetensors, sentencepiece, jinja2, tensorboard
 print("[set-up] parity: torch", torch.__version__, "transformers", transformers.__version__)' >&2
   mark_done parity "$hash"
 }
@@ -188,7 +199,7 @@ setup_libtorch
 for part in "$@"; do
   case $part in
     build) ;;
-    demo | cuda | parity) "setup_$part" ;;
-    *) echo "error: $part: not a part of the set-up" >&2; echo "  hint:  tools/setup.sh build|demo|cuda|parity" >&2; exit 2 ;;
+    demo | cuda | arrow | parity) "setup_$part" ;;
+    *) echo "error: $part: not a part of the set-up" >&2; echo "  hint:  tools/setup.sh build|demo|cuda|arrow|parity" >&2; exit 2 ;;
   esac
 done

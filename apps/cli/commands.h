@@ -8,10 +8,12 @@ namespace espalier::cli {
 Command inspect_command();
 Command redundancy_command();
 Command prune_command();
+Command prune_sweep_command();
 Command finetune_command();
 Command eval_command();
 Command generate_command();
 Command convert_command();
+Command merge_adapter_command();
 Command verify_command();
 Command report_command();
 Command doctor_command();

@@ -19,8 +19,9 @@ struct ScoringCost {
 };
 
 /// `metrics` on samples x seq_len tokens, then `evaluations` perplexities of the same tokens.
+/// `remove`: layers that go, for cos_block and sleb; 0 takes a quarter.
 ScoringCost scoring_cost(const DecoderConfig& config, const std::vector<std::string>& metrics,
                          std::int64_t samples, std::int64_t seq_len, std::int64_t evaluations,
-                         at::ScalarType type, Residency residency);
+                         at::ScalarType type, Residency residency, std::int64_t remove = 0);
 
 }  // namespace espalier::cli

@@ -278,7 +278,7 @@ Verification verify_gguf(const std::filesystem::path& path, bool deep, Reporter&
   std::vector<ScanItem> items;
   std::int64_t bytes = 0;
   for (const GgufTensor& tensor : file.tensors()) {
-    found.push_back({hf_name_of(tensor.name), tensor.name, tensor.shape});
+    found.push_back({{}, tensor.name, tensor.shape});
     items.push_back(
         {tensor.name, tensor.data, tensor.numel(), tensor.file, true, tensor.type, Dtype::kF32});
     bytes += static_cast<std::int64_t>(tensor.data.size());
@@ -286,7 +286,10 @@ Verification verify_gguf(const std::filesystem::path& path, bool deep, Reporter&
   add(result, "files", Status::kOk,
       {format("{} of weights, header in order", to_string(Bytes{bytes}))});
   const auto config = check_config(result, [&] { return parse_gguf_decoder_config(file); });
-  check_tensors(result, config, found, [](const std::string& name) { return gguf_name_of(name); });
+  const DecoderFamily family = config ? config->family : DecoderFamily::kLlama;
+  for (FoundTensor& tensor : found) tensor.name = hf_name_of(tensor.label, family);
+  check_tensors(result, config, found,
+                [&](const std::string& name) { return gguf_name_of(name, family); });
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
   const std::int64_t rows =
       embedding != nullptr && !embedding->shape.empty() ? embedding->shape.front() : 0;

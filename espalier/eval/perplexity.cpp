@@ -71,7 +71,8 @@ std::vector<double> row_nlls(const Decoder& model, const at::Tensor& rows,
   at::Tensor h = model.run_layers(model.embed(ids), 0, model.num_layers(), model.context(tokens));
   h = model.final_norm(h.narrow(1, 0, tokens - 1));
   const at::Tensor targets = ids.narrow(1, 1, tokens - 1).reshape({-1});
-  const at::Tensor nll = linear_nll(h.reshape({-1, h.size(-1)}), model.head_weight(), targets)
+  const at::Tensor nll = linear_nll(h.reshape({-1, h.size(-1)}), model.head_weight(), targets,
+                                    std::nullopt, model.config().final_softcap)
                              .view({batch, tokens - 1})
                              .to(at::kCPU, at::kDouble);
   std::vector<double> sums(static_cast<std::size_t>(batch));

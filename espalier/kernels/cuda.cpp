@@ -26,6 +26,12 @@ void run_on_current_stream(c10::Device, const std::function<void(void* stream)>&
 
 // Linked, never reached: dispatch asks cuda_kernels_built() first.
 void launch_rms_norm(const RmsNormParams&, void*) { ESPALIER_ASSERT(cuda_kernels_built()); }
+void launch_rms_norm_backward(const RmsNormBackwardParams&, void*) {
+  ESPALIER_ASSERT(cuda_kernels_built());
+}
+void launch_rms_norm_weight_gradient(const RmsNormBackwardParams&, float*, void*) {
+  ESPALIER_ASSERT(cuda_kernels_built());
+}
 #endif
 
 }  // namespace espalier

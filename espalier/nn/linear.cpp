@@ -1,12 +1,20 @@
 // See linear.h.
 #include "espalier/nn/linear.h"
 
+#include "espalier/base/error.h"
 #include "espalier/kernels/matmul/matmul.h"
 
 namespace espalier {
 
+at::Tensor Linear::base(const at::Tensor& x) const {
+  const auto maybe_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  if (nf4 != nullptr) return nf4_matmul_nt(x, *nf4, maybe_bias);
+  return matmul_nt(x, weight, maybe_bias);
+}
+
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return matmul_nt(x, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
+  if (adapter == nullptr) return base(x);
+  return linear_group(x, {this}).front();
 }
 
 }  // namespace espalier

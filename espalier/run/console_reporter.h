@@ -30,4 +30,8 @@ LogLevel parse_log_level(std::string_view text);
 /// a second one exits at once with 130. Lives for the whole process.
 const StopToken& install_signal_stop();
 
+/// Forgets the signals received so far, for programs in which the first one ends a piece of work
+/// (an answer of a conversation) and not the program.
+void forget_stop_signals();
+
 }  // namespace espalier

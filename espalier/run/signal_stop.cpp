@@ -44,6 +44,8 @@ struct SignalStop final : StopToken {
 
 int run_internal::stop_signals() { return g_signals.load(std::memory_order_relaxed); }
 
+void forget_stop_signals() { g_signals.store(0, std::memory_order_relaxed); }
+
 const StopToken& install_signal_stop() {
   static const SignalStop token;
   static std::once_flag once;

@@ -24,6 +24,7 @@ struct SamplingOptions {
   std::int64_t max_new_tokens = 128;
   std::uint64_t seed = 0;
   std::vector<std::string> stop;  // generation ends before the first of these in the text
+  std::vector<TokenId> end_ids;   // end the text besides the model's own; a chat's end of turn
   bool ignore_eos = false;
 };
 
@@ -36,7 +37,7 @@ struct Generation {
   std::string text;
   std::vector<TokenId>
       token_ids;              // new tokens only, without EOS; with those that spelled a stop string
-  std::string finish_reason;  // "eos", "stop", "length", "context"
+  std::string finish_reason;  // "eos", "stop", "length", "context"; "interrupted" in conversations
   std::int64_t prompt_tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;
 };

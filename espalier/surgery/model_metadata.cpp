@@ -40,6 +40,13 @@ Json rope_scaling(const DecoderConfig& config, const GgufFile& file) {
                static_cast<std::int64_t>(scaling.original_context)}};
     case RopeScaling::Kind::kLinear:
       return {{"rope_type", "linear"}, {"factor", scaling.factor}};
+    case RopeScaling::Kind::kLongrope:
+      return {{"rope_type", "longrope"},
+              {"short_factor", scaling.short_factors},
+              {"long_factor", scaling.long_factors},
+              {"attention_factor", scaling.attention_factor},
+              {"original_max_position_embeddings",
+               static_cast<std::int64_t>(scaling.original_context)}};
     case RopeScaling::Kind::kNone:
       break;
   }
@@ -80,7 +87,39 @@ class MetadataList {
   std::vector<std::pair<std::string, GgufValue>> list_;
 };
 
+/// Families whose settings these writers know.
+void check_known(const DecoderConfig& config) {
+  if (config.family == DecoderFamily::kLlama || config.family == DecoderFamily::kMistral ||
+      config.family == DecoderFamily::kQwen2 || config.family == DecoderFamily::kQwen3 ||
+      config.family == DecoderFamily::kOlmo2)
+    return;
+  throw Error(ErrorKind::kUnsupported, config.architecture,
+              "changing between Hugging Face folders and GGUF files is not supported for this "
+              "family (llama, mistral, qwen2, qwen3 and olmo2 are)")
+      .hint("prune and write this model in the form it has");
+}
+
+/// general.architecture of a family. Error(kUnsupported) for families whose files we do not write.
+std::string gguf_architecture(const DecoderConfig& config) {
+  switch (config.family) {
+    case DecoderFamily::kLlama:
+    case DecoderFamily::kMistral:
+      return "llama";
+    case DecoderFamily::kQwen2:
+      return "qwen2";
+    case DecoderFamily::kQwen3:
+      return "qwen3";
+    case DecoderFamily::kOlmo2:
+      return "olmo2";
+    default:
+      throw Error(ErrorKind::kUnsupported, config.architecture,
+                  "GGUF files of this family cannot be written yet")
+          .hint("keep this model as a Hugging Face folder");
+  }
+}
+
 void check_expressible(const DecoderConfig& config, std::vector<std::string>& warnings) {
+  check_known(config);
   if (std::find(config.use_rope.begin(), config.use_rope.end(), 0) != config.use_rope.end()) {
     throw Error(ErrorKind::kUnsupported, config.architecture,
                 "some layers have no rotary embedding, which the GGUF architectures llama and "
@@ -104,15 +143,25 @@ void check_expressible(const DecoderConfig& config, std::vector<std::string>& wa
 }  // namespace
 
 std::string hf_config_text(const DecoderConfig& config, const GgufFile& file, Dtype dtype) {
-  const bool qwen = config.family == DecoderFamily::kQwen2;
+  check_known(config);
+  const bool qwen3 = config.family == DecoderFamily::kQwen3,
+             olmo2 = config.family == DecoderFamily::kOlmo2,
+             qwen = config.family == DecoderFamily::kQwen2 || qwen3;
   const std::int64_t window = has_window(config) ? config.window.front() : 0;
   const bool mistral =
-      !qwen && window > 0;  // transformers' llama knows no windows, its mistral is llama with one
+      !qwen && !olmo2 &&
+      window > 0;  // transformers' llama knows no windows, its mistral is llama with one
   Json json = Json::object();
-  json["architectures"] = {qwen      ? "Qwen2ForCausalLM"
+  json["architectures"] = {qwen3     ? "Qwen3ForCausalLM"
+                           : olmo2   ? "Olmo2ForCausalLM"
+                           : qwen    ? "Qwen2ForCausalLM"
                            : mistral ? "MistralForCausalLM"
                                      : "LlamaForCausalLM"};
-  json["model_type"] = qwen ? "qwen2" : mistral ? "mistral" : "llama";
+  json["model_type"] = qwen3     ? "qwen3"
+                       : olmo2   ? "olmo2"
+                       : qwen    ? "qwen2"
+                       : mistral ? "mistral"
+                                 : "llama";
   json["vocab_size"] = config.vocab_size;
   json["hidden_size"] = config.hidden_size;
   json["intermediate_size"] = config.intermediate_size;
@@ -160,10 +209,10 @@ std::string hf_generation_config_text(const DecoderConfig& config, const GgufFil
 std::vector<std::pair<std::string, GgufValue>> gguf_model_metadata(
     const DecoderConfig& config, const std::string& name, GgufType type,
     std::vector<std::string>& warnings) {
+  gguf_architecture(config);  // refuses before anything else is said
   check_expressible(config, warnings);
-  MetadataList list(config.family == DecoderFamily::kQwen2 ? "qwen2" : "llama");
-  list.general("architecture",
-               GgufValue::string(config.family == DecoderFamily::kQwen2 ? "qwen2" : "llama"));
+  MetadataList list(gguf_architecture(config));
+  list.general("architecture", GgufValue::string(gguf_architecture(config)));
   list.general("type", GgufValue::string("model"));
   list.general("name", GgufValue::string(name));
   list.general("quantization_version", GgufValue::u32(2));

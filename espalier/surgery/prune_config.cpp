@@ -183,10 +183,16 @@ Json kept_kv_sources(const Json& list, const Layers& kept, const Layers& index) 
 /// layers keep theirs.
 void write_out_patterns(Json& config, std::int64_t num_layers) {
   const std::string type = config.value("model_type", std::string());
-  const bool windowed = config.contains("sliding_window") && config["sliding_window"].is_number();
-  std::int64_t period = type == "gemma2" ? 2 : integer_or(config, "_sliding_window_pattern", 0);
+  const bool gemma = type == "gemma2" || type == "gemma3_text";
+  // An absent key means the class's default window for gemma, an explicit null none.
+  const bool windowed =
+      config.contains("sliding_window") ? config["sliding_window"].is_number() : gemma;
+  std::int64_t period = type == "gemma2"        ? 2
+                        : type == "gemma3_text" ? integer_or(config, "_sliding_window_pattern", 6)
+                                                : integer_or(config, "_sliding_window_pattern", 0);
   period = integer_or(config, "sliding_window_pattern", period);
-  if (!config.contains("layer_types") && windowed && period > 0) {
+  const bool listed = config.contains("layer_types") && !config["layer_types"].is_null();
+  if (!listed && windowed && period > 0) {
     Json types = Json::array();
     for (std::int64_t layer = 0; layer < num_layers; ++layer) {
       types.push_back((layer + 1) % period != 0 ? "sliding_attention" : "full_attention");

@@ -61,6 +61,34 @@ GgufValue window_pattern(std::uint64_t period, const Layers& kept) {
   return value;
 }
 
+/// gemma2 and gemma3: readers know the windows by layer number and the scale by layer count; no
+/// key of the file can tell them otherwise.
+void check_windows(const GgufFile& file, const std::string& arch, const Layers& kept,
+                   std::int64_t num_layers) {
+  const std::int64_t period = arch == "gemma2" ? 2 : arch == "gemma3" ? 6 : 0;
+  if (period == 0) return;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    const bool was = (kept[i] + 1) % period == 0,
+               is = (static_cast<std::int64_t>(i) + 1) % period == 0;
+    if (was == is) continue;
+    throw Error(ErrorKind::kUnsupported, file.path().string(),
+                format("readers of {} files take every layer but each {}th to have a window, and "
+                       "layer {} would change its role as layer {}",
+                       arch, period, kept[i], i))
+        .hint(format("remove whole groups of {} consecutive layers, or prune the Hugging Face "
+                     "folder, whose layer_types can say it",
+                     period));
+  }
+  const std::int64_t largest = arch == "gemma2" ? 46 : 62;
+  if (num_layers == largest && static_cast<std::int64_t>(kept.size()) != largest) {
+    throw Error(ErrorKind::kUnsupported, file.path().string(),
+                format("readers know the scale of attention of {}'s largest model by its {} "
+                       "layers, and {} would remain",
+                       arch, largest, kept.size()))
+        .hint("prune the Hugging Face folder, whose config.json holds the scale");
+  }
+}
+
 void check_patterns(const GgufFile& file, const std::string& arch, const Layers& kept,
                     std::int64_t num_layers) {
   for (const char* name :
@@ -75,6 +103,7 @@ void check_patterns(const GgufFile& file, const std::string& arch, const Layers&
           .hint(format("remove whole groups of {} consecutive layers", period));
     }
   }
+  check_windows(file, arch, kept, num_layers);
   const auto shared =
       static_cast<std::int64_t>(file.get_uint(arch + ".attention.shared_kv_layers").value_or(0));
   if (shared > 0) {

@@ -28,7 +28,7 @@ struct GgufJob {
 
 /// Heads whose rows llama-arch GGUF files interleave; 0 for other tensors and architectures.
 std::int64_t interleaved_heads(const DecoderConfig& config, std::string_view hf_name) {
-  if (config.family == DecoderFamily::kQwen2) return 0;
+  if (config.family != DecoderFamily::kLlama && config.family != DecoderFamily::kMistral) return 0;
   if (hf_name.find(".self_attn.q_proj.") != std::string_view::npos) return config.num_heads;
   if (hf_name.find(".self_attn.k_proj.") != std::string_view::npos) return config.num_kv_heads;
   return 0;
@@ -90,8 +90,8 @@ void folder_to_gguf(const fs::path& source, const fs::path& destination, GgufTyp
   for (const TensorSpec& spec : decoder_tensor_specs(config)) {
     GgufJob job;
     job.stored = checkpoint->stored(name_in_source(spec.name, layers));
-    job.plan = {gguf_name_of(spec.name), target_type(job.stored, type, spec.name, reporter),
-                spec.shape};
+    job.plan = {gguf_name_of(spec.name, config.family),
+                target_type(job.stored, type, spec.name, reporter), spec.shape};
     job.heads = interleaved_heads(config, spec.name);
     jobs.push_back(std::move(job));
   }

@@ -146,7 +146,7 @@ TEST(ModelMetadata, Llama3RopeFactors) {
   EXPECT_TRUE(gguf_rope_factors(config).empty());
   config.head_dim = 64;
   config.rope_theta = 500000;
-  config.rope_scaling = {RopeScaling::Kind::kLlama3, 8, 1, 4, 8192};
+  config.rope_scaling.kind = RopeScaling::Kind::kLlama3;  // the defaults are Llama 3.1's
   const auto factors = gguf_rope_factors(config);
   ASSERT_EQ(factors.size(), 32u);
   EXPECT_EQ(factors.front(), 1);

@@ -7,6 +7,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/text/chat_template_internal.h"
 #include "espalier/text/encode_internal.h"
 #include "espalier/text/jinja_eval_internal.h"
 #include "espalier/text/jinja_parser_internal.h"
@@ -32,27 +33,36 @@ Value role_value(const std::string& role) {
 
 }  // namespace
 
-struct ChatTemplate::Impl {
-  text::jinja::Body body;
-
-  MarkedText render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
-                    const std::map<std::string, std::string>& strings) const {
-    std::vector<Value> list;
-    for (const ChatMessage& message : messages) {
-      list.push_back(Value::dict({{Value("role"), role_value(message.role)},
-                                  {Value("content"), Value(MarkedText::from_message(
-                                                         text::to_valid_utf8(message.content)))}}));
-    }
-    std::vector<std::pair<std::string, Value>> variables = {
-        {"messages", Value::list(std::move(list))},
-        {"add_generation_prompt", Value(add_generation_prompt)},
-        {"tools", Value(nullptr)},
-        {"documents", Value(nullptr)}};
-    for (const auto& [name, value] : strings)
-      variables.insert(variables.begin(), {name, Value(text::to_valid_utf8(value))});
-    return text::jinja::Evaluator(body, std::move(variables)).run();
+MarkedText ChatTemplate::Impl::render(const std::vector<ChatMessage>& messages,
+                                      bool add_generation_prompt,
+                                      const std::map<std::string, std::string>& strings) const {
+  std::vector<Value> list;
+  for (const ChatMessage& message : messages) {
+    list.push_back(Value::dict({{Value("role"), role_value(message.role)},
+                                {Value("content"), Value(MarkedText::from_message(
+                                                       text::to_valid_utf8(message.content)))}}));
   }
-};
+  std::vector<std::pair<std::string, Value>> variables = {
+      {"messages", Value::list(std::move(list))},
+      {"add_generation_prompt", Value(add_generation_prompt)},
+      {"tools", Value(nullptr)},
+      {"documents", Value(nullptr)}};
+  for (const auto& [name, value] : strings)
+    variables.insert(variables.begin(), {name, Value(text::to_valid_utf8(value))});
+  return text::jinja::Evaluator(body, std::move(variables)).run();
+}
+
+std::map<std::string, std::string> special_token_names(const Tokenizer& tokenizer) {
+  std::map<std::string, std::string> strings;
+  const auto name = [&](const char* key, std::optional<TokenId> id) {
+    if (id) strings.emplace(key, tokenizer.id_to_token(*id));
+  };
+  name("bos_token", tokenizer.bos());
+  name("eos_token", tokenizer.eos());
+  name("pad_token", tokenizer.pad());
+  name("unk_token", tokenizer.unk());
+  return strings;
+}
 
 ChatTemplate::ChatTemplate(std::string_view jinja_source) : impl_(std::make_unique<Impl>()) {
   if (jinja_source.size() > kMaxTemplateBytes) {
@@ -89,15 +99,8 @@ std::vector<TokenId> encode_chat(const Tokenizer& tokenizer,
 std::vector<TokenId> ChatTemplate::encode(const Tokenizer& tokenizer,
                                           const std::vector<ChatMessage>& messages,
                                           bool add_generation_prompt) const {
-  std::map<std::string, std::string> strings;
-  const auto name = [&](const char* key, std::optional<TokenId> id) {
-    if (id) strings.emplace(key, tokenizer.id_to_token(*id));
-  };
-  name("bos_token", tokenizer.bos());
-  name("eos_token", tokenizer.eos());
-  name("pad_token", tokenizer.pad());
-  name("unk_token", tokenizer.unk());
-  const MarkedText prompt = impl_->render(messages, add_generation_prompt, strings);
+  const MarkedText prompt =
+      impl_->render(messages, add_generation_prompt, special_token_names(tokenizer));
   return text::encode_marked(tokenizer.impl(), prompt.bytes, prompt.marks);
 }
 

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,14 @@ namespace espalier {
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant"
   std::string content;
+};
+
+/// A conversation as ids, and where in them the assistant speaks.
+struct ChatTokens {
+  std::vector<TokenId> ids;
+  /// [begin, end) of each answer with words in it, in order: from where the model starts to write
+  /// up to and including the special token that ends the turn, where the template writes one.
+  std::vector<std::pair<std::size_t, std::size_t>> answers;
 };
 
 /// White space as transformers sets it (trim_blocks, lstrip_blocks). `tools` and `documents` are
@@ -39,8 +48,19 @@ class ChatTemplate {
   std::vector<TokenId> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                               bool add_generation_prompt) const;
 
+  /// The whole conversation without a generation prompt, for training. Throws Error(kUnsupported)
+  /// naming the message when the template hides the words of an answer. Cost: two more renderings
+  /// and three more encodings per answer.
+  ChatTokens encode_with_answers(const Tokenizer& tokenizer,
+                                 const std::vector<ChatMessage>& messages) const;
+
+  /// The special token that ends an answer in this template ("<|im_end|>"), where it writes one. A
+  /// model whose settings do not name it as an end would otherwise talk on for the user.
+  std::optional<TokenId> end_of_turn(const Tokenizer& tokenizer) const;
+
+  struct Impl;  // defined in an internal header
+
  private:
-  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "espalier/base/error.h"
 #include "espalier/text/jinja_ast_internal.h"
 
 namespace espalier::text::jinja {
@@ -72,6 +73,25 @@ class Evaluator {
   std::size_t bytes_ = 0;
   std::size_t max_bytes_ = 0;
   int depth_ = 0;
+};
+
+/// Counts nested evaluation.
+class Evaluator::DepthGuard {
+ public:
+  explicit DepthGuard(int& depth) : depth_(depth) {
+    if (++depth_ > kMaxDepth) {
+      --depth_;
+      throw Error(ErrorKind::kInput, "chat template", "recurses too deeply");
+    }
+  }
+  ~DepthGuard() { --depth_; }
+  DepthGuard(const DepthGuard&) = delete;
+  DepthGuard& operator=(const DepthGuard&) = delete;
+
+ private:
+  // A level costs up to about 1 KiB of stack.
+  static constexpr int kMaxDepth = 500;
+  int& depth_;
 };
 
 }  // namespace espalier::text::jinja

@@ -37,7 +37,8 @@ class AdamW {
                   double lr, double decay);
 
   AdamWOptions options_;
-  std::vector<at::Tensor> parameters_, first_, second_, counters_;
+  std::vector<at::Tensor> parameters_, first_, second_;
+  at::Tensor counter_;
   std::vector<std::size_t> matrices_, vectors_;  // indices by weight-decay group
   std::int64_t steps_ = 0;
 };

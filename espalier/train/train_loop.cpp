@@ -1,9 +1,12 @@
 // The training loop and what a checkpoint must hold to continue it bit by bit.
 #include "espalier/train/train_loop.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -29,7 +32,11 @@ class Loop {
   /// Continues from the newest checkpoint of a resumed run; false when there is none.
   bool restore();
   void step(const StepFunction& gradients_of);
+  /// Measures the held-out loss when it is due; true when it did.
+  bool evaluate();
   void save();
+  /// The tensors of the best evaluation back into the masters.
+  void keep_best();
   bool done() const { return result.steps >= options_.schedule.steps; }
   std::string saved_text() const {
     return format("checkpoint of step {} saved in {}; the same command with --resume continues",
@@ -46,6 +53,7 @@ class Loop {
     return all;
   }
   void check_settings(const Json& stored);
+  void restore_best(const LoadedCheckpoint& checkpoint, const Json& state);
   void require_finite(double value, const char* what) const;
 
   const std::vector<TrainedTensor>& tensors_;
@@ -54,6 +62,7 @@ class Loop {
   Reporter& reporter_;
   AdamW optimizer_;
   std::int64_t saved_ = -1;
+  std::vector<at::Tensor> best_;  // on the CPU, of result.best_step
 };
 
 Json settings_json(const Settings& settings) {
@@ -99,6 +108,7 @@ bool Loop::restore() {
     restore_tensor(*checkpoint, "exp_avg_sq." + name, optimizer_.second_moments()[i]);
   }
   refresh_weights(tensors_);
+  restore_best(*checkpoint, state);
   optimizer_.set_steps(checkpoint->step);
   result.steps = result.resumed_from = saved_ = checkpoint->step;
   try {
@@ -116,6 +126,45 @@ bool Loop::restore() {
   return true;
 }
 
+void Loop::restore_best(const LoadedCheckpoint& checkpoint, const Json& state) {
+  if (!options_.evaluate || !state.contains("evaluations")) return;
+  for (const Json& row : state["evaluations"])
+    result.evaluations.emplace_back(row.at(0).get<std::int64_t>(), row.at(1).get<double>());
+  result.best_step = state.value("best_step", std::int64_t{0});
+  if (result.best_step == 0) return;
+  for (const TrainedTensor& t : tensors_) {
+    best_.push_back(at::empty(t.master.sizes(), at::kFloat));
+    restore_tensor(checkpoint, "best." + t.name, best_.back());
+  }
+}
+
+bool Loop::evaluate() {
+  const std::int64_t every = options_.evaluate_every;
+  if (!options_.evaluate || !(done() || (every > 0 && result.steps % every == 0))) return false;
+  if (!result.evaluations.empty() && result.evaluations.back().first == result.steps) return false;
+  const double loss = options_.evaluate();
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const auto& [step, value] : result.evaluations) lowest = std::min(lowest, value);
+  result.evaluations.emplace_back(result.steps, loss);
+  run_.metrics(result.steps, {{"held_out_loss", loss}});
+  if (loss < lowest || result.best_step == 0) {
+    result.best_step = result.steps;
+    best_.clear();
+    for (const TrainedTensor& t : tensors_)
+      best_.push_back(t.master.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+  }
+  return true;
+}
+
+void Loop::keep_best() {
+  if (best_.empty() || result.best_step == result.steps) return;
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < best_.size(); ++i) tensors_[i].master.copy_(best_[i]);
+  refresh_weights(tensors_);
+  reporter_.info(
+      format("the tensors of step {} stay: their held-out loss was the lowest", result.best_step));
+}
+
 void Loop::save() {
   if (saved_ == result.steps) return;
   std::vector<std::pair<std::string, at::Tensor>> stored;
@@ -131,6 +180,12 @@ void Loop::save() {
   state["seconds"] = result.seconds;
   state["losses"] = result.losses;
   state["rates"] = result.rates;
+  if (options_.evaluate) {
+    state["evaluations"] = result.evaluations;
+    state["best_step"] = result.best_step;
+    for (std::size_t i = 0; i < best_.size(); ++i)
+      stored.emplace_back("best." + tensors_[i].name, best_[i]);
+  }
   save_checkpoint(run_.run_dir() / "checkpoints", result.steps, stored, state.dump());
   saved_ = result.steps;
   run_.keep();
@@ -204,8 +259,11 @@ TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction&
     }
     loop.step(gradients_of);
     phase->update(loop.result.steps, format("loss {:.4f}", loop.result.losses.back()));
+    loop.evaluate();
   }
+  loop.evaluate();  // a resumed run may have been complete but for this
   loop.save();
+  loop.keep_best();
   return std::move(loop.result);
 }
 

@@ -26,6 +26,10 @@ struct TrainOptions {
   /// What must be equal for a checkpoint to be continued (data, model, batches), and what may
   /// change with a notice (rates); each as (name, value).
   std::vector<std::pair<std::string, std::string>> must_match, may_change;
+  /// Loss on data that does not train, measured every `evaluate_every` steps (0: only at the end)
+  /// and at the end; the tensors of the lowest are what stays. Empty: never.
+  std::function<double()> evaluate;
+  std::int64_t evaluate_every = 0;
   /// Called once before the first step of this process, with its number: for work that depends on
   /// how much is left. An Interrupted from it leaves the run folder in place.
   std::function<void(std::int64_t first_step)> prepare;
@@ -43,8 +47,10 @@ using StepFunction = std::function<StepGradients(std::int64_t step)>;
 
 struct TrainResult {
   std::int64_t steps = 0, resumed_from = 0, tokens = 0;
-  double seconds = 0;                 // in steps, resumed parts included
-  std::vector<double> losses, rates;  // one per step
+  double seconds = 0;                                        // in steps, resumed parts included
+  std::vector<double> losses, rates;                         // one per step
+  std::vector<std::pair<std::int64_t, double>> evaluations;  // (steps done, loss)
+  std::int64_t best_step = 0;  // of the tensors that stayed; 0 without evaluation
 };
 
 /// Runs steps until schedule.steps, continuing from run_dir/checkpoints when `run` was resumed and

@@ -30,9 +30,13 @@ TrainedTensor make_trained(std::string name, at::Tensor& slot, const at::Tensor&
 
 void refresh_weights(const std::vector<TrainedTensor>& tensors) {
   const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> weights, masters;
   for (const TrainedTensor& t : tensors) {
-    if (t.weight.scalar_type() != at::kFloat) t.weight.detach().copy_(t.master);
+    if (t.weight.scalar_type() == at::kFloat) continue;
+    weights.push_back(t.weight.detach());
+    masters.push_back(t.master);
   }
+  if (!weights.empty()) at::_foreach_copy_(weights, masters);
 }
 
 void freeze(const std::vector<TrainedTensor>& tensors) {
@@ -47,9 +51,7 @@ std::int64_t count_elements(const std::vector<TrainedTensor>& tensors) {
 
 double global_norm(const std::vector<at::Tensor>& gradients) {
   if (gradients.empty()) return 0;
-  std::vector<at::Tensor> norms;
-  norms.reserve(gradients.size());
-  for (const at::Tensor& g : gradients) norms.push_back(at::linalg_vector_norm(g, 2));
+  const std::vector<at::Tensor> norms = at::_foreach_norm(gradients, 2);
   return at::linalg_vector_norm(at::stack(norms).to(at::kDouble), 2).item<double>();
 }
 
@@ -57,8 +59,7 @@ double clip_by_global_norm(std::vector<at::Tensor>& gradients, double max_norm) 
   const at::NoGradGuard no_grad;
   const double norm = global_norm(gradients);
   if (max_norm > 0 && norm > max_norm) {
-    const double scale = max_norm / (norm + 1e-6);
-    for (at::Tensor& g : gradients) g.mul_(scale);
+    at::_foreach_mul_(gradients, max_norm / (norm + 1e-6));
   }
   return norm;
 }

@@ -10,6 +10,7 @@
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
+#include "espalier/io/parquet.h"
 #include "espalier/run/build_info.h"
 #include "espalier/tensor/tensor_view.h"
 
@@ -208,6 +209,13 @@ Check check_cache() {
           "give models as folders or .gguf files, or set HF_HUB_CACHE"};
 }
 
+Check check_arrow() {
+  if (!arrow_version().empty())
+    return {"Parquet", Finding::kOk, format("read through Arrow {}", arrow_version()), {}};
+  return {"Parquet", Finding::kOptional, "not in this build; .parquet data cannot be read",
+          "build with make ARROW=1, or convert the data to JSON Lines"};
+}
+
 Check check_program(const std::string& program, const std::string& use,
                     const std::string& package) {
   const std::filesystem::path path = find_program(program);
@@ -221,6 +229,7 @@ std::vector<Check> run_checks(const CommonOptions& common) {
       check_bf16(),     check_threads(),  check_load(),
       check_memory(),   check_disk(),     check_cuda(common.device.starts_with("cuda")),
       check_cache()};
+  checks.push_back(check_arrow());
   checks.push_back(check_program("man", "shows `espalier man VERB`", "man-db"));
   checks.push_back(
       check_program("python3", "`make parity` compares with transformers", "python3-venv"));

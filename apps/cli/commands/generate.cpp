@@ -10,6 +10,7 @@
 #include "espalier/sample/sampler.h"
 #include "espalier/text/chat_template.h"
 
+#include "apps/cli/chat_session.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
 #include "apps/cli/machine.h"
@@ -42,7 +43,10 @@ struct GenerateOptions {
            placeholder("TEXT"));
     option("prompt_file", prompt_file, "read the prompt from a file; - is standard input",
            placeholder("FILE"));
-    option("chat", chat, "the prompt is a user's message: wrap it in the model's chat template");
+    option(
+        "chat", chat,
+        "the prompt is a user's message: wrap it in the model's chat template; without a prompt, "
+        "hold a conversation, each line of standard input a turn");
     option("system", system, "system message in front of the user's, with --chat",
            placeholder("TEXT"));
     option("special_in_text", special_in_text,
@@ -142,6 +146,13 @@ CostEstimate estimate(const GenerateOptions& o, const DecoderConfig& config,
   return cost;
 }
 
+/// With --chat: a model whose settings do not name the template's end of turn would talk on.
+void end_at_turns(SamplingOptions& sampling, const Tokenizer& tokenizer) {
+  if (!tokenizer.chat_template()) return;
+  if (const auto id = ChatTemplate(*tokenizer.chat_template()).end_of_turn(tokenizer))
+    sampling.end_ids.push_back(*id);
+}
+
 std::string result_json(const GenerateOptions& o, const std::string& prompt,
                         const SamplingOptions& sampling, const Generation& g, at::Device device) {
   const auto rate = [](std::size_t tokens, double seconds) {
@@ -168,8 +179,39 @@ std::string result_json(const GenerateOptions& o, const std::string& prompt,
   return dump_json(json);
 }
 
+std::string session_json(const GenerateOptions& o, const SamplingOptions& sampling,
+                         const std::vector<ChatExchange>& exchanges, at::Device device) {
+  const ChatExchange& last = exchanges.back();
+  Json json = parse_json(result_json(o, last.user, sampling, last.answer, device), "result");
+  json["turns"] = Json::array();
+  for (const auto& [user, answer] : exchanges) {
+    json["turns"].push_back({{"prompt", user},
+                             {"text", answer.text},
+                             {"token_ids", answer.token_ids},
+                             {"finish_reason", answer.finish_reason},
+                             {"prompt_tokens", answer.prompt_tokens},
+                             {"prefilled_tokens", answer.prefilled_tokens}});
+  }
+  return dump_json(json);
+}
+
+/// `generate --chat` without a prompt.
+int run_conversation(const GenerateOptions& o, SamplingOptions sampling, Context& context) {
+  const ModelLocation location = o.model.locate();
+  const at::Device device = ModelOptions::device(context);
+  const Tokenizer tokenizer = Tokenizer::load(location.path);
+  const Decoder model = Decoder::load(location.path, o.model.scalar_type(), device);
+  Conversation conversation(model, tokenizer, o.system);
+  end_at_turns(sampling, tokenizer);
+  const std::vector<ChatExchange> exchanges = run_chat_session(conversation, sampling, context);
+  context.print_result("", session_json(o, sampling, exchanges, device));
+  return 0;
+}
+
 int run_generate(const GenerateOptions& o, Context& context) {
-  const SamplingOptions sampling = sampling_options(o, context.common.seed);
+  SamplingOptions sampling = sampling_options(o, context.common.seed);
+  if (o.chat && !o.prompt && o.prompt_file.empty() && !o.cost.dry_run)
+    return run_conversation(o, std::move(sampling), context);
   const ModelLocation location = o.model.locate();
   const at::Device device = ModelOptions::device(context);
   const std::string text = read_prompt(o);
@@ -177,6 +219,7 @@ int run_generate(const GenerateOptions& o, Context& context) {
       DecoderCheckpoint::open(location.path);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
   const std::vector<TokenId> prompt = encode_prompt(o, tokenizer, text);
+  if (o.chat) end_at_turns(sampling, tokenizer);
   if (o.cost.dry_run) {
     print_cost(context, "generate",
                estimate(o, checkpoint->config(), static_cast<std::int64_t>(prompt.size()), device),
@@ -207,6 +250,7 @@ Command generate_command() {
       {"espalier generate MODEL --prompt \"Once upon a time\" --max-new-tokens 64",
        "espalier generate MODEL --chat --prompt \"Why is the sky blue?\" --temperature 0.7 --top-p "
        "0.9 --seed 1",
+       "espalier generate MODEL --chat --system \"You answer in one sentence.\"",
        "espalier generate MODEL --prompt-file - --json < prompt.txt"});
 }
 

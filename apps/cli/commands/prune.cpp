@@ -8,6 +8,8 @@
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
 #include "espalier/eval/forward_cost.h"
+#include "espalier/methods/layer_pruning/iterative.h"
+#include "espalier/methods/layer_pruning/mergekit.h"
 #include "espalier/methods/layer_pruning/prune_job.h"
 #include "espalier/methods/layer_pruning/prune_plan.h"
 #include "espalier/report/html_report.h"
@@ -16,10 +18,14 @@
 #include "apps/cli/calibration_options.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
+#include "apps/cli/healing.h"
+#include "apps/cli/memory_options.h"
+#include "apps/cli/merge_file.h"
 #include "apps/cli/model_options.h"
+#include "apps/cli/nested_verb.h"
 #include "apps/cli/output_options.h"
-#include "apps/cli/residency.h"
 #include "apps/cli/scoring_cost.h"
+#include "apps/cli/scoring_options.h"
 
 namespace espalier::cli {
 namespace {
@@ -27,7 +33,7 @@ namespace {
 namespace lp = layer_pruning;
 
 std::vector<std::string> methods() {
-  std::vector<std::string> names{"auto"};
+  std::vector<std::string> names{"auto", lp::kOrderMetric};
   names.insert(names.end(), lp::metric_names().begin(), lp::metric_names().end());
   return names;
 }
@@ -36,9 +42,13 @@ struct PruneOptions {
   ModelOptions model;
   OutputOptions output;
   CalibrationOptions calibration;
+  ScoringOptions scoring;
   CostOptions cost;
-  std::string remove, keep, method = "auto", scores, recovery = "none", format = "auto",
-                            type = "auto";
+  MemoryOptions memory;
+  std::string remove, keep, plan, from_mergekit, method = "auto", scores, recovery = "none",
+                                                 format = "auto", type = "auto", finetune;
+  std::int64_t step = 1;
+  bool thorough = false, iterative = false;
   std::optional<double> ratio;
   std::optional<std::int64_t> count;
   bool force = false;
@@ -50,18 +60,37 @@ struct PruneOptions {
     option("remove", remove, "these layers: 12-18,25 includes both ends, 12:19 excludes its end",
            placeholder("LAYERS"));
     option("keep", keep, "all layers but these go", placeholder("LAYERS"));
+    option(
+        "plan", plan,
+        "keep what this file keeps: the espalier_pruning.json of another run, or a mergekit file",
+        placeholder("FILE"));
+    option("from_mergekit", from_mergekit,
+           "keep the slices of a mergekit passthrough file; its ranges are half-open",
+           placeholder("FILE"));
     option("ratio", ratio, "share of the layers, rounded down", in_range(0, 0.99));
     option("count", count, "number of layers", at_least(1));
     option("force", force, "allow layers 0 and 1 to go");
     option.group("Which ones");
     option("method", method,
-           "layer score; auto: angular, or with --recovery planned reverse (large models) or bi",
+           "layer score; auto: angular (with --thorough sleb), or with --recovery planned reverse "
+           "(large models) or bi; order: that of a --scores file",
            one_of(methods()));
-    option("scores", scores, "scores.json of an earlier `redundancy` run, instead of scoring again",
+    option("thorough", thorough, "auto may search longer: sleb instead of angular");
+    option("scores", scores,
+           "scores.json or block_order.csv of an earlier run, instead of scoring again",
            placeholder("FILE"));
     option("recovery", recovery,
            "whether the model will be trained afterwards; decides what auto means",
            one_of({"none", "planned"}));
+    scoring.visit(option);
+    option.group("In rounds");
+    option("iterative", iterative,
+           "score, remove --step layers, train with --finetune, and again until all are gone");
+    option("step", step, "layers removed per round", at_least(1));
+    option("finetune", finetune,
+           "recipe of `espalier finetune` for the training between rounds: data, mode, steps and "
+           "so on",
+           placeholder("FILE"));
     calibration.visit(option);
     output.visit(option);
     option("format", format, "what to write; auto keeps the model's own",
@@ -69,11 +98,38 @@ struct PruneOptions {
     option("type", type, "type of the weights when the format changes; auto loses nothing",
            one_of({"auto", "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}));
     cost.visit(option);
+    memory.visit(option);
   }
 };
 
+/// What --plan or --from-mergekit keep.
+std::optional<std::vector<std::int64_t>> planned_layers(const PruneOptions& o, Context& context,
+                                                        std::int64_t num_layers) {
+  if (o.plan.empty() && o.from_mergekit.empty()) return std::nullopt;
+  if (!o.plan.empty() && !o.from_mergekit.empty()) {
+    throw Error(ErrorKind::kUsage, "--plan", "and --from-mergekit both name the layers, give one")
+        .hint("--plan reads mergekit files too");
+  }
+  const std::string& file = o.plan.empty() ? o.from_mergekit : o.plan;
+  if (o.from_mergekit.empty() && file.ends_with(".json"))
+    return lp::kept_of_record(file, num_layers);
+  const lp::MergeFile merge = read_merge_file(file);
+  std::vector<std::int64_t> kept = lp::kept_layers(merge, num_layers, file);
+  std::string ignored;
+  for (const std::string& key : merge.ignored) ignored += (ignored.empty() ? "" : ", ") + key;
+  if (!ignored.empty()) {
+    context.reporter.warn(format(
+        "{}: not applied, since kept weights and files are copied as they are: {}", file, ignored));
+  }
+  return kept;
+}
+
 lp::PruneRequest request_of(const PruneOptions& o, Context& context, const DecoderConfig& config) {
   lp::PruneRequest request;
+  request.kept = planned_layers(o, context, config.num_layers);
+  request.thorough = o.thorough;
+  request.gradient_batch = o.scoring.gradient_batch;
+  request.taylor_per_batch = o.scoring.taylor_per_batch;
   if (!o.remove.empty()) request.remove = o.remove;
   if (!o.keep.empty()) request.keep = o.keep;
   request.ratio = o.ratio;
@@ -84,12 +140,15 @@ lp::PruneRequest request_of(const PruneOptions& o, Context& context, const Decod
   request.samples = o.calibration.samples;
   request.seq_len = o.calibration.seq_len;
   request.special_in_text = o.calibration.special_in_text;
-  request.recovery_planned = o.recovery == "planned";
+  request.recovery_planned = o.recovery == "planned" || o.iterative;
   request.force = o.force;
   if (context.common.seed != 0) request.seed = static_cast<std::uint64_t>(context.common.seed);
   request.type = o.model.scalar_type();
   request.device = ModelOptions::device(context);
-  request.residency = choose_residency(config, request.type, request.device, context.reporter);
+  const MemoryPlan memory =
+      plan_memory(o.memory, config, request.type, request.device, context.reporter);
+  request.residency = memory.residency;
+  request.memory_bytes = memory.working_bytes;
   return request;
 }
 
@@ -124,14 +183,15 @@ void print_estimate(const PruneOptions& o, Context& context, const ModelLocation
   const double ratio = static_cast<double>(size.count) / static_cast<double>(config.num_layers);
   const std::string method =
       !size.removed.empty() ? std::string("list")
-      : o.method == "auto"  ? lp::auto_metric(request.recovery_planned, ratio, config.hidden_size)
-                            : o.method;
+      : o.method == "auto"
+          ? lp::auto_metric(request.recovery_planned, ratio, config.hidden_size, request.thorough)
+          : o.method;
   std::vector<std::string> metrics;
   if (method != "list") metrics.push_back(method);
   if (request.calibration_file) metrics.push_back(lp::runner_up_metric(method));
   const ScoringCost scoring =
       scoring_cost(config, metrics, request.samples, request.seq_len,
-                   request.calibration_file ? 3 : 0, request.type, request.residency);
+                   request.calibration_file ? 3 : 0, request.type, request.residency, size.count);
   const double share = 1 - static_cast<double>(size.count) *
                                static_cast<double>(config.parameters_per_layer()) /
                                static_cast<double>(config.parameters());
@@ -179,6 +239,12 @@ std::string result_json(const PruneOptions& o, const lp::PrunePlan& plan,
                            {"seq_len", plan.calibration.seq_len},
                            {"add_bos", false}};
   }
+  if (!plan.scores.sleb_removed.empty()) {
+    json["sleb"] = {{"removed", plan.scores.sleb_removed},
+                    {"perplexity", plan.scores.sleb_perplexity},
+                    {"block_forwards", plan.scores.sleb_block_forwards},
+                    {"plain_forwards", plan.scores.sleb_plain_forwards}};
+  }
   json["verified"] = outcome.comparison ? "logits" : "bit for bit";
   if (outcome.comparison) json["max_abs_logit_difference"] = outcome.comparison->max_abs_diff;
   json["out"] = o.output.out;
@@ -196,6 +262,10 @@ std::string result_text(const PruneOptions& o, const lp::PrunePlan& plan,
     text += "\n" + text_table({"model", "layers removed", "perplexity"}, rows);
     text += format("(calibration text: {} x {} tokens, no BOS)\n\n", plan.calibration.samples,
                    plan.calibration.seq_len);
+  }
+  if (plan.scores.sleb_plain_forwards > 0) {
+    text += format("greedy search: {} block runs instead of {}\n", plan.scores.sleb_block_forwards,
+                   plan.scores.sleb_plain_forwards);
   }
   text +=
       outcome.comparison
@@ -228,8 +298,7 @@ Pruned prune_to_gguf(const PruneOptions& o, Context& context, const lp::PruneReq
   return result;
 }
 
-Pruned prune_to_folder(const PruneOptions& o, Context& context, const lp::PruneRequest& request,
-                       const lp::PruneJob& job) {
+RunFacts run_facts(const Context& context, const lp::PruneRequest& request) {
   RunFacts facts;
   facts.verb = "prune";
   facts.command_line = context.command_line;
@@ -237,7 +306,12 @@ Pruned prune_to_folder(const PruneOptions& o, Context& context, const lp::PruneR
   facts.seed = request.seed;
   facts.device = request.device.str();
   facts.threads = at::get_num_threads();
-  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), facts);
+  return facts;
+}
+
+Pruned prune_to_folder(const PruneOptions& o, Context& context, const lp::PruneRequest& request,
+                       const lp::PruneJob& job) {
+  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), run_facts(context, request));
   Reporter& reporter = run.log_to_file(context.reporter);
   run.add_input(job.source, "");
   Pruned result;
@@ -249,23 +323,78 @@ Pruned prune_to_folder(const PruneOptions& o, Context& context, const lp::PruneR
   return result;
 }
 
+void check_iterative(const PruneOptions& o, const ModelLocation& location, const Context& context) {
+  if (o.format == "gguf") {
+    throw Error(ErrorKind::kUsage, "--format", "a healed model is written as a folder, not as GGUF")
+        .hint("leave --format out and run `espalier convert OUT --to gguf` afterwards");
+  }
+  if (o.finetune.empty()) {
+    throw Error(ErrorKind::kUsage, "--finetune",
+                "is missing: --iterative trains the model between rounds")
+        .hint("--finetune heal.yaml with at least `data: FILE` and `steps: 100`");
+  }
+  check_nested("finetune", o.finetune, {location.path.string(), "--out", o.output.out}, context);
+}
+
+int run_iterative(const PruneOptions& o, Context& context, const lp::PruneRequest& request,
+                  const lp::PruneJob& job) {
+  const Stopwatch watch;
+  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), run_facts(context, request));
+  Reporter& reporter = run.log_to_file(context.reporter);
+  run.add_input(job.source, "");
+  run.add_input(o.finetune, "");
+  const lp::HealFunction heal = [&](const std::filesystem::path& pruned,
+                                    const std::filesystem::path& healed) {
+    return heal_model(pruned, healed, o.finetune, {}, context);
+  };
+  const lp::IterativeOutcome done =
+      lp::prune_iteratively(job, request, o.step, heal, run, reporter, context.stop);
+  run.publish();
+  const double last = done.rounds.empty() ? 0 : done.rounds.back().healed;
+  const auto measured = [](double value) { return value > 0 ? Json(value) : Json(nullptr); };
+  Json json = parse_json(lp::iterative_record(job, done), "record");
+  json["schema"] = "espalier.prune/1";
+  json["model"] = o.model.model;
+  json["perplexity_before"] = measured(done.rounds.front().before);
+  json["perplexity_after"] = measured(last);
+  json["resumed_rounds"] = done.resumed_rounds;
+  json["out"] = o.output.out;
+  json["bytes"] = done.bytes;
+  json["seconds"] = watch.seconds();
+  json["peak_rss_bytes"] = peak_rss().count;
+  std::string text =
+      format("removed layers {} of {} in {} rounds; {} remain\n\n", layer_set_text(done.removed),
+             done.layers, done.rounds.size(), done.kept.size());
+  text +=
+      text_table({"round", "layers removed", "perplexity before", "after removal", "after healing"},
+                 lp::iterative_rows(done));
+  text += format("{} in {}: {}\n", to_string(Bytes{static_cast<std::int64_t>(done.bytes)}),
+                 format_seconds(watch.seconds()), o.output.out);
+  context.print_result(text, dump_json(json));
+  return 0;
+}
+
 int run_prune(const PruneOptions& o, Context& context) {
   const Stopwatch watch;
   const ModelLocation location = o.model.locate();
   std::vector<std::filesystem::path> inputs{location.path};
   if (!o.calibration.calibration.empty()) inputs.emplace_back(o.calibration.calibration);
-  if (!o.scores.empty()) inputs.emplace_back(o.scores);
+  for (const std::string& file : {o.scores, o.plan, o.from_mergekit, o.finetune})
+    if (!file.empty()) inputs.emplace_back(file);
   check_output_apart(o.output.out, inputs);
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
   const lp::PruneRequest request = request_of(o, context, config);
   lp::PruneJob job;
   job.source = location.path;
+  job.model = o.model.model;
   job.type = weight_type(o, location);
   job.command_line = context.command_line;
+  if (o.iterative) check_iterative(o, location, context);
   if (o.cost.dry_run) {
     print_estimate(o, context, location, config, request);
     return 0;
   }
+  if (o.iterative) return run_iterative(o, context, request, job);
   const Pruned done = writes_gguf(o, location) ? prune_to_gguf(o, context, request, job)
                                                : prune_to_folder(o, context, request, job);
   context.print_result(result_text(o, done.plan, done.outcome, watch.seconds()),
@@ -280,7 +409,10 @@ Command prune_command() {
       "prune", "Shrink", "remove layers of a model, chosen by a score or by hand", run_prune,
       {"espalier prune MODEL --count 7 --calibration text.txt --out pruned",
        "espalier prune model.gguf --remove 12-18 --out pruned.gguf",
-       "espalier prune MODEL --ratio 0.25 --method ppl --scores scores.json --out pruned"});
+       "espalier prune MODEL --ratio 0.25 --method ppl --scores scores.json --out pruned",
+       "espalier prune MODEL --from-mergekit slices.yaml --out pruned",
+       "espalier prune MODEL --count 6 --iterative --step 2 --finetune heal.yaml --calibration "
+       "text.txt --out pruned"});
 }
 
 }  // namespace espalier::cli

@@ -11,10 +11,11 @@
 #include "apps/cli/calibration_options.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
+#include "apps/cli/memory_options.h"
 #include "apps/cli/model_options.h"
 #include "apps/cli/output_options.h"
-#include "apps/cli/residency.h"
 #include "apps/cli/scoring_cost.h"
+#include "apps/cli/scoring_options.h"
 
 namespace espalier::cli {
 namespace {
@@ -25,7 +26,9 @@ struct RedundancyOptions {
   ModelOptions model;
   CalibrationOptions calibration;
   OutputOptions output{.out_required = false};
+  ScoringOptions scoring;
   CostOptions cost;
+  MemoryOptions memory;
   std::vector<std::string> metrics{"bi", "angular", "ppl", "cka_adj", "mag_l1"};
   std::optional<double> ratio;
   std::optional<std::int64_t> count;
@@ -36,18 +39,21 @@ struct RedundancyOptions {
   void visit(V&& option) {
     model.visit(option);
     option.group("Scores");
-    option("metrics", metrics, "layer scores to compute, all from one sweep",
+    option("metrics", metrics,
+           "layer scores to compute, all of one sweep but taylor, gradnorm and sleb",
            one_of(lp::metric_names()));
     option("count", count, "number of layers that each score is asked to choose", at_least(1));
     option("ratio", ratio, "the same as a share of the layers, rounded down; default 0.25",
            in_range(0, 0.99));
     option("cka_skip_first", cka_skip_first,
            "positions of each segment left out of CKA (massive activations)", at_least(0));
+    scoring.visit(option);
     option("beta", beta, "steepness of MSRS", at_least(0));
     option("tau", tau, "CKA above which MSRS takes a pair of layers as redundant", in_range(-1, 1));
     calibration.visit(option);
     output.visit(option);
     cost.visit(option);
+    memory.visit(option);
   }
 };
 
@@ -66,7 +72,8 @@ void print_estimate(const RedundancyOptions& o, Context& context, const DecoderC
                     Residency residency) {
   const ScoringCost scoring =
       scoring_cost(config, o.metrics, o.calibration.samples, o.calibration.seq_len,
-                   static_cast<std::int64_t>(o.metrics.size()), o.model.scalar_type(), residency);
+                   static_cast<std::int64_t>(o.metrics.size()), o.model.scalar_type(), residency,
+                   layers_to_choose(o, config.num_layers));
   CostEstimate cost;
   cost.peak_memory = {process_bytes() + scoring.bytes};
   cost.disk = {1 << 20};
@@ -112,14 +119,17 @@ lp::RedundancyResult measure(const RedundancyOptions& o, Context& context,
                                o.calibration.seq_len, o.calibration.special_in_text, seed, reporter,
                                result.calibration);
   }
-  const Decoder model = Decoder::load(
-      checkpoint, o.model.scalar_type(), device,
-      choose_residency(checkpoint->config(), o.model.scalar_type(), device, reporter));
+  const MemoryPlan plan =
+      plan_memory(o.memory, checkpoint->config(), o.model.scalar_type(), device, reporter);
+  const Decoder model = Decoder::load(checkpoint, o.model.scalar_type(), device, plan.residency);
   lp::ScoreOptions options;
   options.metrics = o.metrics;
   options.remove = result.remove;
   options.cka_skip_first = o.cka_skip_first;
   options.seed = seed;
+  options.gradient_batch = o.scoring.gradient_batch;
+  options.taylor_per_batch = o.scoring.taylor_per_batch;
+  options.memory_bytes = plan.working_bytes;
   result.scores = lp::score_layers(model, ids, options, reporter, context.stop);
   if (result.remove > 0) result.choices = lp::choices_of(result.scores, result.remove);
   if (ids.defined()) measure_choices(result, model, ids, reporter, context.stop);
@@ -148,8 +158,9 @@ int run_redundancy(const RedundancyOptions& o, Context& context) {
   layers_to_choose(o, config.num_layers);
   if (o.cost.dry_run) {
     print_estimate(o, context, config,
-                   choose_residency(config, o.model.scalar_type(), ModelOptions::device(context),
-                                    context.reporter));
+                   plan_memory(o.memory, config, o.model.scalar_type(),
+                               ModelOptions::device(context), context.reporter)
+                       .residency);
     return 0;
   }
   if (o.output.out.empty()) {

@@ -124,5 +124,46 @@ TEST(AttentionTest, GradientOfTheDefinition) {
   }
 }
 
+TEST(AttentionTest, ScaleAndSoftcap) {
+  const at::Tensor q = at::randn({2, 9, 4, 8}) * 3, k = at::randn({2, 2, 11, 8}),
+                   v = at::randn({2, 2, 11, 8});
+  for (const double softcap : {0.0, 2.5}) {
+    AttentionOptions options(4);
+    options.scale = 0.7;
+    options.softcap = softcap;
+    const at::Tensor y = causal_attention(q, k, v, options);
+    expect_close(y, causal_attention_reference(q, k, v, options));
+    // One token at a time goes another way.
+    expect_close(causal_attention(q.narrow(1, 8, 1), k, v, options), y.narrow(1, 8, 1));
+    EXPECT_FALSE(at::allclose(y, causal_attention(q, k, v, 4), 1e-3, 1e-3));
+  }
+  // By hand: one query of two keys with scores 3 and 0, capped at 2: 2 tanh(1.5) = 1.8102966.
+  AttentionOptions options;
+  options.scale = 1;
+  options.softcap = 2;
+  const at::Tensor one = at::tensor({0.0f, 3.0f}).reshape({1, 2, 1, 1}),
+                   keys = at::tensor({0.0f, 1.0f}).reshape({1, 1, 2, 1});
+  const float weight = causal_attention(one, keys, keys, options)[0][1][0][0].item<float>();
+  EXPECT_NEAR(weight, 1 / (1 + std::exp(-1.8102966)), 1e-6);
+}
+
+TEST(AttentionTest, SoftcapGradientOfTheDefinition) {
+  const at::Tensor q = at::randn({1, 7, 2, 8}), k = at::randn({1, 1, 7, 8}),
+                   v = at::randn({1, 1, 7, 8}), g = at::randn({1, 7, 2, 8});
+  AttentionOptions options(3);
+  options.scale = 1.5;
+  options.softcap = 1.2;
+  const auto run = [&](auto&& fn, at::ScalarType type) {
+    const std::vector<at::Tensor> in{q.to(type).clone().requires_grad_(),
+                                     k.to(type).clone().requires_grad_(),
+                                     v.to(type).clone().requires_grad_()};
+    return torch::autograd::grad({fn(in[0], in[1], in[2], options)}, in, {g.to(type)});
+  };
+  const auto ours = run(causal_attention, at::kFloat),
+             exact = run(causal_attention_reference, at::kDouble);
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_TRUE(at::allclose(ours[i].to(at::kDouble), exact[i], 1e-4, 1e-5)) << i;
+}
+
 }  // namespace
 }  // namespace espalier

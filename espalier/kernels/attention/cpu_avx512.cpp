@@ -7,7 +7,6 @@
 // keys (or values), and one multiply-add in six waits for a broadcast. Against libtorch's kernel,
 // which calls MKL's AVX2 code per block on AMD: 4x.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -235,14 +234,13 @@ void run_task(const AttentionParams& p, std::int64_t batch, std::int64_t kv_head
   s.max.assign(size(padded), kNothing);
   s.total.assign(size(padded), 0);
   std::vector<std::int64_t> position(size(padded), -1);  // of padding: sees nothing
-  const float scale = 1.0f / std::sqrt(static_cast<float>(p.head_dim));
   const std::int64_t start =
       p.positions - p.tokens + first_token;  // position of the task's first token
   const auto head_of = [&](std::int64_t row) { return kv_head * groups + row / tokens; };
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t token = row % tokens;
     load_row(p.q, batch * p.q_batch + (first_token + token) * p.q_token + head_of(row) * p.q_head,
-             p.head_dim, p.bf16, scale, s.queries.data() + row * s.width);
+             p.head_dim, p.bf16, p.scale, s.queries.data() + row * s.width);
     position[size(row)] = start + token;
   }
   const std::int64_t lowest = p.window > 0 ? std::max<std::int64_t>(0, start - p.window + 1) : 0;

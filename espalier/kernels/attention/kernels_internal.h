@@ -17,6 +17,7 @@ struct AttentionParams {
   std::int64_t k_batch = 0, k_head = 0, k_position = 0;
   std::int64_t v_batch = 0, v_head = 0, v_position = 0;
   std::int64_t window = 0;  // 0: unlimited
+  float scale = 1;          // of q k^T
   bool bf16 = false;
 };
 

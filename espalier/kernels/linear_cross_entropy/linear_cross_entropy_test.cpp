@@ -137,5 +137,30 @@ TEST(LinearCrossEntropyTest, NothingToPredictIsZero) {
   EXPECT_EQ(torch::autograd::grad({loss}, {h})[0].abs().sum().item<float>(), 0.0f);
 }
 
+TEST(LinearCrossEntropyTest, SoftcapOfTheDefinition) {
+  const at::Tensor hidden = at::randn({11, 16}) * 2, weight = at::randn({5000, 16}),
+                   targets = at::randint(5000, {11}, at::kLong);
+  targets[3] = -100;
+  const double cap = 5;
+  const auto definition = [&](const at::Tensor& h, const at::Tensor& w) {
+    const at::Tensor logits = at::tanh(at::matmul(h, w.t()) / cap) * cap;
+    return at::cross_entropy_loss(logits, targets, {}, at::Reduction::None, -100);
+  };
+  const at::Tensor nll = linear_nll(hidden, weight, targets, std::nullopt, cap),
+                   exact = definition(hidden.to(at::kDouble), weight.to(at::kDouble));
+  EXPECT_TRUE(at::allclose(nll.to(at::kDouble), exact, 1e-5, 1e-5));
+  EXPECT_FALSE(at::allclose(nll, linear_nll(hidden, weight, targets), 1e-2, 1e-2));
+  const std::vector<at::Tensor> in{hidden.clone().requires_grad_(),
+                                   weight.clone().requires_grad_()};
+  const std::vector<at::Tensor> wide{hidden.to(at::kDouble).requires_grad_(),
+                                     weight.to(at::kDouble).requires_grad_()};
+  const at::Tensor loss = linear_cross_entropy(in[0], in[1], targets, 0.1, cap);
+  EXPECT_NEAR(loss.item<double>(), exact.sum().item<double>() * 0.1, 1e-4);
+  const auto ours = torch::autograd::grad({loss}, in),
+             theirs = torch::autograd::grad({definition(wide[0], wide[1]).sum() * 0.1}, wide);
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_TRUE(at::allclose(ours[i].to(at::kDouble), theirs[i], 1e-4, 1e-6)) << i;
+}
+
 }  // namespace
 }  // namespace espalier

@@ -18,7 +18,7 @@ constexpr std::int64_t kColumns = 4096;
 }  // namespace
 
 at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                      const std::optional<at::Tensor>& bias) {
+                      const std::optional<at::Tensor>& bias, double softcap) {
   ESPALIER_ASSERT(hidden.dim() == 2 && weight.dim() == 2 && targets.dim() == 1 &&
                   targets.scalar_type() == at::kLong);
   ESPALIER_ASSERT(hidden.size(0) == targets.size(0) && hidden.size(1) == weight.size(1));
@@ -38,7 +38,8 @@ at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const 
       const std::int64_t columns = std::min(kColumns, vocab - column);
       const auto part_bias =
           bias ? std::optional<at::Tensor>(bias->narrow(0, column, columns)) : std::nullopt;
-      softmax.add(matmul_nt(part, weight.narrow(0, column, columns), part_bias), column);
+      const at::Tensor logits = matmul_nt(part, weight.narrow(0, column, columns), part_bias);
+      softmax.add(softcap > 0 ? capped(logits, softcap) : logits, column);
     }
     nll.narrow(0, first, count).copy_(softmax.nll());
   }

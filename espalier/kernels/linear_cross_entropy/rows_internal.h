@@ -17,6 +17,12 @@ inline std::int64_t chunk_rows(std::int64_t left) {
   return left < kChunkRows + 8 ? left : kChunkRows;
 }
 
+/// Logits as float32, capped when softcap > 0.
+inline at::Tensor capped(const at::Tensor& logits, double softcap) {
+  const at::Tensor wide = logits.to(at::kFloat);
+  return softcap > 0 ? at::tanh(wide / softcap).mul_(softcap) : wide;
+}
+
 /// Running log-sum-exp of each row, and the logit of its target, over vocabulary chunks in
 /// ascending order.
 class RowSoftmax {

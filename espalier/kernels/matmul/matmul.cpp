@@ -37,7 +37,7 @@ MatmulBackend choose_backend() {
     if (name == "aten") return MatmulBackend::kAten;
     if (name == "onednn" && has_onednn_linear()) return MatmulBackend::kOnednn;
     throw Error(name == "onednn" ? ErrorKind::kEnvironment : ErrorKind::kUsage, "ESPALIER_MATMUL",
-                name == "onednn" ? std::string("this libtorch has no oneDNN")
+                name == "onednn" ? std::string("this libtorch has no oneDNN for this processor")
                                  : format("is \"{}\", expected aten or onednn", name));
   }
 #if defined(__x86_64__)
@@ -146,7 +146,8 @@ MatmulBackend matmul_backend() { return backend_slot().load(); }
 
 void set_matmul_backend(MatmulBackend backend) {
   if (backend == MatmulBackend::kOnednn && !has_onednn_linear()) {
-    throw Error(ErrorKind::kEnvironment, "matmul", "this libtorch has no oneDNN");
+    throw Error(ErrorKind::kEnvironment, "matmul",
+                "this libtorch has no oneDNN for this processor");
   }
   backend_slot().store(backend);
 }

@@ -16,7 +16,7 @@ class MatmulTest : public testing::TestWithParam<MatmulBackend> {
   void SetUp() override {
     before_ = matmul_backend();
     if (GetParam() == MatmulBackend::kOnednn && !has_onednn_linear())
-      GTEST_SKIP() << "this libtorch has no oneDNN";
+      GTEST_SKIP() << "no oneDNN that keeps a row's bits on this machine";
     set_matmul_backend(GetParam());
     at::manual_seed(7);
   }

@@ -21,6 +21,11 @@ using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&,
 const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& operation() {
   static const auto handle = []() -> std::optional<c10::TypedOperatorHandle<LinearPointwise>> {
     if (!at::hasMKLDNN()) return std::nullopt;
+#if defined(__x86_64__)
+    // On AVX2 processors its kernels round a row differently with the number of rows, which
+    // matmul_nt promises they do not; MKL is no slower there.
+    if (!__builtin_cpu_supports("avx512f")) return std::nullopt;
+#endif
     const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
     if (!schema || !schema->hasKernelForDispatchKey(c10::DispatchKey::CPU)) return std::nullopt;
     return schema->typed<LinearPointwise>();

@@ -5,7 +5,7 @@
 
 namespace espalier {
 
-/// Whether this libtorch carries the operator.
+/// Whether this libtorch carries the operator and it keeps the bits of a row here (AVX-512).
 bool has_onednn_linear();
 
 /// x [rows, in] times weight^T, weight [out, in] with any strides -> new [rows, out]; float32 CPU,

@@ -1,6 +1,8 @@
 // rms_norm against its definition, its composition and hand-computed values.
 #include "espalier/kernels/rms_norm/rms_norm.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include <torch/csrc/autograd/autograd.h>
@@ -85,6 +87,38 @@ TEST(RmsNormTest, ForwardUnderGradAgreesAndGradientIsThatOfTheDefinition) {
       torch::autograd::grad({rms_norm_reference(xd, wd, 1e-5)}, {xd, wd}, {g.to(at::kDouble)});
   expect_close(ours[0], exact[0], 1e-5);
   expect_close(ours[1], exact[1], 1e-5);
+}
+
+TEST(RmsNormTest, GradientsForOddSizesAndBothTypes) {
+  at::manual_seed(4);
+  for (const at::Device device : devices()) {
+    for (const std::int64_t width : {1, 17, 576}) {
+      // 64 rows make one partial sum of the weight's gradient: less, exactly, more than one.
+      for (const std::int64_t rows : {3, 64, 130}) {
+        for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+          const at::Tensor x = at::randn({rows, width}).to(type), w = at::randn({width}).to(type),
+                           g = at::randn({rows, width}).to(type);
+          const at::Tensor xd = x.to(at::kDouble).requires_grad_(),
+                           wd = w.to(at::kDouble).requires_grad_();
+          const auto exact = torch::autograd::grad({rms_norm_reference(xd, wd, 1e-5)}, {xd, wd},
+                                                   {g.to(at::kDouble)});
+          const at::Tensor xg = x.to(device).requires_grad_(), wg = w.to(device).requires_grad_();
+          const auto ours =
+              torch::autograd::grad({rms_norm(xg, wg, 1e-5)}, {xg, wg}, {g.to(device)});
+          const double tolerance = type == at::kFloat ? 2e-5 : 2e-2;
+          expect_close(ours[0], exact[0], tolerance);
+          expect_close(ours[1], exact[1], tolerance * std::sqrt(static_cast<double>(rows)));
+          EXPECT_EQ(ours[1].scalar_type(), type);
+        }
+      }
+    }
+  }
+}
+
+TEST(RmsNormTest, FrozenWeightGetsNoGradient) {
+  const at::Tensor x = at::randn({4, 8}).requires_grad_(), w = at::randn({8});
+  const auto grads = torch::autograd::grad({rms_norm(x, w, 1e-5).sum()}, {x});
+  EXPECT_TRUE(grads[0].defined());
 }
 
 TEST(RmsNormTest, WidthsMustAgree) {

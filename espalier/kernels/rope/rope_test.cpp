@@ -56,5 +56,21 @@ TEST(RopeTest, WorksInPlaceOnlyWithoutGradient) {
   EXPECT_TRUE(at::allclose(grad, x, 1e-5, 1e-5));
 }
 
+TEST(RopeTest, GradientIsThatOfTheDefinition) {
+  at::manual_seed(5);
+  // Tables whose halves differ: nothing may be assumed about them.
+  const at::Tensor cos = at::randn({6, 10}), sin = at::randn({6, 10});
+  const at::Tensor x = at::randn({2, 6, 3, 10}), g = at::randn({2, 6, 3, 10});
+  const at::Tensor ours = x.clone().requires_grad_(), exact = x.clone().requires_grad_();
+  const at::Tensor a = torch::autograd::grad({rope_(ours, cos, sin)}, {ours}, {g})[0];
+  const at::Tensor b = torch::autograd::grad({rope_reference(exact, cos, sin)}, {exact}, {g})[0];
+  EXPECT_TRUE(at::allclose(a, b, 1e-5, 1e-5));
+  const at::Tensor half = x.to(at::kBFloat16).requires_grad_();
+  const at::Tensor c =
+      torch::autograd::grad({rope_(half, cos.to(at::kBFloat16), sin.to(at::kBFloat16))}, {half},
+                            {g.to(at::kBFloat16)})[0];
+  EXPECT_TRUE(at::allclose(c.to(at::kFloat), b, 2e-2, 5e-2));
+}
+
 }  // namespace
 }  // namespace espalier

@@ -11,6 +11,10 @@ namespace espalier {
 /// own making); otherwise a new tensor is returned.
 at::Tensor silu_mul_(const at::Tensor& gate, const at::Tensor& up);
 
+/// gelu(gate) * up with gelu in its tanh form (gemma); never in place, differentiable (then by
+/// ATen). Without a gradient on the CPU an element's bits do not depend on its place.
+at::Tensor gelu_mul(const at::Tensor& gate, const at::Tensor& up);
+
 /// The definition: at::silu(gate) * up.
 at::Tensor silu_mul_reference(const at::Tensor& gate, const at::Tensor& up);
 

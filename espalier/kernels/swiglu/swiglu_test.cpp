@@ -54,5 +54,35 @@ TEST(SwigluTest, LeavesArgumentsAloneUnderGradient) {
   EXPECT_TRUE(at::allclose(grad, up * s * (1 + before * (1 - s)), 1e-5, 1e-6));
 }
 
+TEST(SwigluTest, GradientsForOddSizesAndBothTypes) {
+  at::manual_seed(6);
+  for (const std::int64_t n : {1, 15, 33, 70001}) {
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor gate = (at::randn({n}) * 5).to(type), up = at::randn({n}).to(type),
+                       g = at::randn({n}).to(type);
+      const at::Tensor gd = gate.to(at::kDouble).requires_grad_(),
+                       ud = up.to(at::kDouble).requires_grad_();
+      const auto exact = torch::autograd::grad({at::silu(gd) * ud}, {gd, ud}, {g.to(at::kDouble)});
+      const at::Tensor a = gate.clone().requires_grad_(), b = up.clone().requires_grad_();
+      const auto ours = torch::autograd::grad({silu_mul_(a, b)}, {a, b}, {g});
+      const double tolerance = type == at::kFloat ? 1e-5 : 1.0 / 64;
+      for (std::size_t i = 0; i < 2; ++i) {
+        EXPECT_TRUE(at::allclose(ours[i].to(at::kDouble), exact[i], tolerance, tolerance)) << n;
+      }
+    }
+  }
+}
+
+TEST(GeluMulTest, EqualsAtenAndKeepsBitsAnywhere) {
+  const at::Tensor gate = at::randn({997}) * 4, up = at::randn({997});
+  gate[3] = -200.0;
+  gate[4] = 200.0;
+  const at::Tensor y = gelu_mul(gate, up);
+  EXPECT_TRUE(at::allclose(y, at::gelu(gate, "tanh") * up, 1e-5, 1e-6));
+  for (const std::int64_t first : {1, 500, 990})
+    EXPECT_TRUE(
+        gelu_mul(gate.narrow(0, first, 7), up.narrow(0, first, 7)).equal(y.narrow(0, first, 7)));
+}
+
 }  // namespace
 }  // namespace espalier

@@ -2,13 +2,13 @@
 #include "espalier/methods/layer_pruning/finetune.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <system_error>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -16,66 +16,33 @@
 #include "espalier/data/row_order.h"
 #include "espalier/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "espalier/methods/layer_pruning/prefix_cache.h"
+#include "espalier/methods/layer_pruning/trainable.h"
+#include "espalier/methods/layer_pruning/tuning_batch.h"
+#include "espalier/methods/layer_pruning/tuning_step.h"
 #include "espalier/tensor/tensor_view.h"
 #include "espalier/train/train_loop.h"
 
 namespace espalier::layer_pruning {
 namespace {
 
-constexpr const char* kHead = "lm_head.weight";
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr std::int64_t kPrefixTokens = 4096;        // of one forward of the prefix pass
 constexpr std::uint64_t kDiskReserve = 1ull << 30;  // left free beside the cache
-
-/// First layer that trains: everything below is frozen.
-std::int64_t first_trained(const Decoder& model, const FinetuneOptions& options) {
-  return options.mode == TuneMode::kFull ? 0 : model.num_layers() - options.last;
-}
-
-/// Untying adds a tensor, so it comes first. Bytes added; 0 when the head was a tensor of its own.
-std::uint64_t untie(Decoder& model, const FinetuneOptions& options, Reporter& reporter) {
-  if (options.mode != TuneMode::kPartial || !model.config().tied_embeddings) return 0;
-  const at::Tensor& head = model.head_weight();
-  const std::uint64_t bytes = head.nbytes();
-  reporter.info(
-      format("the output head shares the embedding's matrix; training it unties the two: a {} "
-             "lm_head.weight of {} is added",
-             shape_text(head.sizes()), to_string(Bytes{static_cast<std::int64_t>(bytes)})));
-  model.untie_head();
-  return bytes;
-}
-
-std::vector<TrainedTensor> mark_trained(Decoder& model, const std::vector<std::string>& names,
-                                        const DecoderCheckpoint* source) {
-  const bool use_source =
-      source && source->config().num_layers == model.num_layers() && model.type() != at::kFloat;
-  std::vector<TrainedTensor> trained;
-  model.for_each_parameter([&](const std::string& name, at::Tensor& slot) {
-    if (!std::binary_search(names.begin(), names.end(), name)) return;
-    at::Tensor full;
-    if (use_source)
-      full = source->load(name == kHead && !source->has(kHead) ? kEmbedding : name, at::kFloat,
-                          model.device());
-    trained.push_back(make_trained(name, slot, full));
-  });
-  return trained;
-}
 
 /// Everything a step needs: rows, their order, the model, and the cache when there is one.
 class Job {
  public:
-  Job(Decoder& model, const FinetuneOptions& options, at::Tensor ids)
+  Job(Decoder& model, const FinetuneOptions& options, const TrainingRows& rows,
+      const Trainable& trainable, Reporter& reporter)
       : model_(model),
         options_(options),
-        ids_(std::move(ids)),
-        order_(ids_.size(0), options.batch_size, options.seed),
-        context_(model.context(options.seq_len)),
-        first_(first_trained(model, options)),
-        micro_(options.micro_batch > 0 ? options.micro_batch : options.batch_size) {}
+        rows_(rows),
+        trainable_(trainable),
+        order_(rows.size(), options.batch_size, options.seed),
+        step_(model, trainable, options, reporter),
+        form_(batch_form(model.device())),
+        micro_(static_cast<std::size_t>(options.micro_batch > 0 ? options.micro_batch
+                                                                : options.batch_size)) {}
 
-  void set_weights(const std::vector<TrainedTensor>& tensors) {
-    for (const TrainedTensor& t : tensors) weights_.push_back(t.weight);
-  }
   /// Decides about the cache and fills it.
   void prepare_cache(const std::filesystem::path& folder, const std::string& frozen,
                      std::int64_t steps_left, Reporter& reporter, const StopToken& stop);
@@ -85,16 +52,17 @@ class Job {
   double cache_seconds = 0;
 
  private:
-  at::Tensor prefix(const std::vector<std::int64_t>& rows, const at::Tensor& ids) const;
+  at::Tensor cached_prefix(const TuningBatch& batch, const std::vector<std::int64_t>& rows) const;
   std::int64_t prefix_rows() const;
 
   Decoder& model_;
   const FinetuneOptions& options_;
-  at::Tensor ids_;
+  const TrainingRows& rows_;
+  const Trainable& trainable_;
   RowOrder order_;
-  AttentionContext context_;
-  std::int64_t first_, micro_;
-  std::vector<at::Tensor> weights_;
+  TuningStep step_;
+  BatchForm form_;
+  std::size_t micro_;
   std::optional<HiddenStateFile> cache_;
 };
 
@@ -102,23 +70,22 @@ std::int64_t Job::prefix_rows() const {
   // float32 products on the CPU give a row the same bits in any batch; elsewhere the cache is
   // computed in the very shape of training, so that cached and uncached runs call the same kernels.
   const bool any_shape = model_.device().is_cpu() && model_.type() == at::kFloat;
-  return any_shape ? std::max<std::int64_t>(1, kPrefixTokens / options_.seq_len)
-                   : std::min(micro_, ids_.size(0));
+  return any_shape ? std::max<std::int64_t>(1, kPrefixTokens / rows_.longest())
+                   : std::min(static_cast<std::int64_t>(micro_), rows_.size());
 }
 
 void Job::prepare_cache(const std::filesystem::path& folder, const std::string& frozen,
                         std::int64_t steps_left, Reporter& reporter, const StopToken& stop) {
-  if (options_.prefix_cache == PrefixCache::kOff || first_ == 0 || steps_left == 0) return;
+  if (options_.prefix_cache == PrefixCache::kOff || trainable_.first_layer == 0 || steps_left == 0)
+    return;
   const Stopwatch watch;
-  const HiddenStateFile::Shape shape{ids_.size(0), options_.seq_len, model_.config().hidden_size,
-                                     model_.type()};
-  const std::uint64_t bytes =
-      prefix_cache_bytes(shape.rows, shape.seq_len, shape.hidden, shape.type);
+  const HiddenStateFile::Shape shape{rows_.lengths(), model_.config().hidden_size, model_.type()};
+  const std::uint64_t bytes = prefix_cache_bytes(rows_.tokens(), shape.hidden, shape.type);
   // In one pass over the data every row is computed once with or without a cache.
   const bool repeats = steps_left > order_.steps_per_epoch();
   const bool exists = std::filesystem::exists(folder);
   if (!repeats && !exists) return;
-  const std::string key = prefix_key(frozen, ids_, model_);
+  const std::string key = prefix_key(frozen, rows_, model_);
   if (!HiddenStateFile::is_complete(folder, key, shape)) {
     if (!repeats) return;
     std::error_code code;
@@ -130,74 +97,88 @@ void Job::prepare_cache(const std::filesystem::path& folder, const std::string& 
           to_string(Bytes{static_cast<std::int64_t>(space.available)})));
       return;
     }
-    reporter.info(format(
-        "prefix cache: {} rows x {} tokens entering layer {}, {} on disk while training",
-        shape.rows, shape.seq_len, first_, to_string(Bytes{static_cast<std::int64_t>(bytes)})));
+    reporter.info(
+        format("prefix cache: {} rows, {} tokens entering layer {}, {} on disk while training",
+               rows_.size(), format_count(rows_.tokens()), trainable_.first_layer,
+               to_string(Bytes{static_cast<std::int64_t>(bytes)})));
   }
   HiddenStateFile file(folder, key, shape);
-  fill_prefix_cache(model_, first_, ids_, prefix_rows(), file, reporter, stop);
+  const PrefixFunction prefix = [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::int64_t> part(static_cast<std::size_t>(end - begin));
+    std::iota(part.begin(), part.end(), begin);
+    const TuningBatch batch = make_tuning_batch(rows_, part, form_);
+    return take_rows(batch, step_.prefix(batch));
+  };
+  fill_prefix_cache(prefix, rows_.size(), prefix_rows(), file, reporter, stop);
   cache_ = std::move(file);
   cache_bytes = bytes;
   cache_seconds = watch.seconds();
 }
 
-/// Hidden states of these rows [n, tokens, d] where training begins.
-at::Tensor Job::prefix(const std::vector<std::int64_t>& rows, const at::Tensor& ids) const {
-  if (cache_) return cache_->read(rows).to(model_.device());
-  if (first_ == 0) return model_.embed(ids);
-  const at::NoGradGuard no_grad;
-  return model_.run_layers(model_.embed(ids), 0, first_, context_);
+/// Undefined without a cache.
+at::Tensor Job::cached_prefix(const TuningBatch& batch,
+                              const std::vector<std::int64_t>& rows) const {
+  return cache_ ? place_rows(batch, cache_->read(rows)) : at::Tensor();
 }
 
 StepGradients Job::gradients(std::int64_t step, std::int64_t steps) {
   const std::vector<std::int64_t> batch = order_.batch(step);
   if (cache_ && step + 1 < steps && order_.epoch_of(step + 1) == order_.epoch_of(step))
     cache_->will_need(order_.batch(step + 1));
-  const std::int64_t tokens = options_.seq_len;
-  const double scale =
-      1.0 / static_cast<double>(static_cast<std::int64_t>(batch.size()) * (tokens - 1));
+  std::int64_t predicted = 0;
+  for (const std::int64_t row : batch) predicted += predicted_tokens(rows_.row(row));
+  const double scale = 1.0 / static_cast<double>(predicted);
   StepGradients result;
-  result.tokens = static_cast<std::int64_t>(batch.size()) * tokens;
-  for (std::size_t begin = 0; begin < batch.size(); begin += static_cast<std::size_t>(micro_)) {
-    const std::size_t end = std::min(batch.size(), begin + static_cast<std::size_t>(micro_));
+  at::Tensor loss;
+  for (std::size_t begin = 0; begin < batch.size(); begin += micro_) {
+    const std::size_t end = std::min(batch.size(), begin + micro_);
     const std::vector<std::int64_t> rows(batch.begin() + static_cast<std::ptrdiff_t>(begin),
                                          batch.begin() + static_cast<std::ptrdiff_t>(end));
-    const at::Tensor ids = ids_.index_select(0, at::tensor(rows, at::kLong)).to(model_.device());
-    const at::Tensor h =
-        model_.run_layers(prefix(rows, ids), first_, model_.num_layers(), context_);
-    const at::Tensor normed = model_.final_norm(h.narrow(1, 0, tokens - 1));
-    const at::Tensor targets = ids.narrow(1, 1, tokens - 1).reshape({-1});
-    const at::Tensor loss = linear_cross_entropy(normed.reshape({-1, normed.size(-1)}),
-                                                 model_.head_weight(), targets, scale);
-    const std::vector<at::Tensor> grads = torch::autograd::grad({loss}, weights_);
-    result.loss += loss.item<double>();
+    const TuningBatch part = make_tuning_batch(rows_, rows, form_);
+    result.tokens += part.tokens();
+    // Dropout masks are numbered through all micro-batches of the run.
+    const std::int64_t draw = step * options_.batch_size + static_cast<std::int64_t>(begin);
+    MicroGradients micro = step_.gradients(part, scale, cached_prefix(part, rows), draw);
     const at::NoGradGuard no_grad;
-    for (std::size_t i = 0; i < grads.size(); ++i) {
-      if (begin == 0) {
-        result.gradients.push_back(grads[i].to(at::kFloat));
-      } else {
-        result.gradients[i].add_(grads[i]);
-      }
+    const bool more = end < batch.size();
+    if (begin == 0) {
+      loss = more ? micro.loss.clone() : micro.loss;
+      result.gradients = std::move(micro.gradients);
+      // A replayed graph writes its results to the same place each time.
+      if (more && !model_.device().is_cpu())
+        for (at::Tensor& g : result.gradients) g = g.clone();
+    } else {
+      loss = loss + micro.loss;
+      at::_foreach_add_(result.gradients, micro.gradients);
     }
   }
+  result.loss = loss.item<double>();
   return result;
 }
 
-TrainOptions train_options(const FinetuneOptions& o, const TokenText& text, const Decoder& model,
+/// Loss of the held-out rows now and then, and the tensors of the best.
+std::function<double()> held_out_loss(const Decoder& model, const TrainingRows* held_out,
+                                      const StopToken& stop) {
+  if (held_out == nullptr || held_out->empty()) return {};
+  return [&model, held_out, &stop] { return rows_loss(model, *held_out, 4096, stop); };
+}
+
+TrainOptions train_options(const FinetuneOptions& o, const TrainingRows& rows, const Decoder& model,
                            std::int64_t steps) {
   TrainOptions options;
   options.schedule = {o.lr, o.warmup, steps, o.decay};
   options.adamw = {o.beta1, o.beta2, o.eps, o.weight_decay};
   options.clip = o.clip;
   options.checkpoint_every = o.checkpoint_every;
-  options.must_match = {{"mode", o.mode == TuneMode::kFull ? "full" : "partial"},
+  options.must_match = {{"mode", std::string(tune_mode_name(o.mode))},
                         {"last", format("{}", o.last)},
-                        {"seq_len", format("{}", o.seq_len)},
                         {"batch_size", format("{}", o.batch_size)},
                         {"seed", format("{}", o.seed)},
                         {"dtype", std::string(dtype_name(to_dtype(o.compute)))},
-                        {"data sha256", text.sha256},
+                        {"rows sha256", rows.digest()},
                         {"layers", format("{}", model.num_layers())}};
+  if (uses_adapters(o.mode))
+    options.must_match.emplace_back("adapter", peft_config_text(o.adapter));
   options.may_change = {
       {"steps", format("{}", steps)},     {"micro_batch", format("{}", o.micro_batch)},
       {"lr", format("{}", o.lr)},         {"lr_decay", std::string(lr_decay_name(o.decay))},
@@ -209,48 +190,79 @@ TrainOptions train_options(const FinetuneOptions& o, const TokenText& text, cons
 
 }  // namespace
 
-FinetuneResult finetune(Decoder& model, const TokenText& text, const FinetuneOptions& options,
-                        RunFolder& run, Reporter& reporter, const StopToken& stop,
-                        const DecoderCheckpoint* source) {
-  check_finetune_options(options, model.config());
-  ESPALIER_ASSERT(options.compute == model.type());
-  Job job(model, options, cut_segments(text, options.seq_len));
-  FinetuneResult result;
-  result.rows = static_cast<std::int64_t>(text.ids.size()) / options.seq_len;
-  const std::int64_t steps = planned_steps(options, result.rows);
-  result.untied_bytes = untie(model, options, reporter);
-  std::vector<std::string> names = trained_names(model, options.mode, options.last);
-  std::sort(names.begin(), names.end());
-  const std::vector<TrainedTensor> trained = mark_trained(model, names, source);
-  ESPALIER_ASSERT(trained.size() == names.size());
-  job.set_weights(trained);
-  result.trainable_parameters = count_elements(trained);
+double rows_loss(const Decoder& model, const TrainingRows& rows, std::int64_t batch_tokens,
+                 const StopToken& stop) {
+  const at::NoGradGuard no_grad;
+  const BatchForm form = batch_form(model.device());
+  double nll = 0;
+  std::int64_t predicted = 0;
+  for (std::int64_t first = 0; first < rows.size();) {
+    if (stop.stop_requested()) throw Interrupted{};
+    std::vector<std::int64_t> part;
+    std::int64_t tokens = 0;
+    for (; first < rows.size() && (part.empty() || tokens + rows.length(first) <= batch_tokens);
+         ++first) {
+      part.push_back(first);
+      tokens += rows.length(first);
+    }
+    const TuningBatch batch = make_tuning_batch(rows, part, form);
+    const at::Tensor h =
+        model.final_norm(model.run_layers(model.embed(batch.ids.to(model.device())), 0,
+                                          model.num_layers(), batch_context(model, batch)));
+    nll += linear_nll(h.reshape({-1, h.size(-1)}), model.head_weight(),
+                      batch.targets.to(model.device()), std::nullopt, model.config().final_softcap)
+               .sum(at::kDouble)
+               .item<double>();
+    predicted += batch.predicted;
+  }
+  return nll / static_cast<double>(predicted);
+}
 
-  TrainOptions loop = train_options(options, text, model, steps);
-  const std::int64_t first = first_trained(model, options);
-  const std::string frozen = frozen_digest(model, first);
+FinetuneResult finetune(Decoder& model, const TrainingRows& rows, const FinetuneOptions& options,
+                        RunFolder& run, Reporter& reporter, const StopToken& stop,
+                        const DecoderCheckpoint* source, const TrainingRows* held_out) {
+  check_finetune_options(options, model.config());
+  check_rows(rows, model.config());
+  ESPALIER_ASSERT(options.compute == model.type());
+  FinetuneResult result;
+  result.rows = rows.size();
+  const std::int64_t steps = planned_steps(options, result.rows);
+  const Trainable trainable = make_trainable(model, options, source, reporter);
+  result.untied_bytes = trainable.untied_bytes;
+  result.trainable_parameters = count_elements(trainable.tensors);
+  Job job(model, options, rows, trainable, reporter);
+
+  TrainOptions loop = train_options(options, rows, model, steps);
+  // Adapters do not hold what they sit on: all of it must be what it was.
+  const bool adapters = uses_adapters(options.mode);
+  const std::string frozen =
+      frozen_digest(model, adapters ? model.num_layers() : trainable.first_layer);
   loop.must_match.emplace_back("frozen weights", frozen);
   loop.prepare = [&](std::int64_t first_step) {
     job.prepare_cache(run.run_dir() / "prefix_cache", frozen, steps - first_step, reporter, stop);
   };
+  loop.evaluate = held_out_loss(model, held_out, stop);
+  loop.evaluate_every = options.eval_every;
   const StepFunction gradients = [&](std::int64_t step) { return job.gradients(step, steps); };
-  TrainResult trained_result = train(trained, gradients, loop, run, reporter, stop);
-  freeze(trained);
+  TrainResult trained = train(trainable.tensors, gradients, loop, run, reporter, stop);
+  freeze(trainable.tensors);
   std::error_code ignored;
   std::filesystem::remove_all(run.run_dir() / "prefix_cache", ignored);
 
-  result.steps = trained_result.steps;
-  result.resumed_from = trained_result.resumed_from;
-  result.tokens = trained_result.tokens;
-  result.losses = std::move(trained_result.losses);
-  result.rates = std::move(trained_result.rates);
+  result.steps = trained.steps;
+  result.resumed_from = trained.resumed_from;
+  result.tokens = trained.tokens;
+  result.losses = std::move(trained.losses);
+  result.rates = std::move(trained.rates);
   result.loss_first = result.losses.front();
   result.loss_last = result.losses.back();
-  result.seconds = trained_result.seconds;
+  result.seconds = trained.seconds;
   result.tokens_per_second = static_cast<double>(result.tokens) / result.seconds;
+  result.held_out = std::move(trained.evaluations);
+  result.best_step = trained.best_step;
   result.prefix_cache_bytes = job.cache_bytes;
   result.prefix_seconds = job.cache_seconds;
-  for (const TrainedTensor& t : trained) result.trained.emplace(t.name, t.master);
+  for (const TrainedTensor& t : trainable.tensors) result.trained.emplace(t.name, t.master);
   return result;
 }
 

@@ -18,9 +18,10 @@ struct FinetuneEstimate {
   double seconds = 0;
 };
 
-/// Prediction for a model that lies in its files in `stored_bytes` and a text of `rows` segments.
+/// Prediction for a model that lies in its files in `stored_bytes`, trained on `data`.
 /// Measures the device for about 0.2 s. The rates behind it are derived in the .cpp.
 FinetuneEstimate estimate_finetune(const DecoderConfig& config, const FinetuneOptions& options,
-                                   std::int64_t rows, std::int64_t stored_bytes, at::Device device);
+                                   const TrainingRows& data, std::int64_t stored_bytes,
+                                   at::Device device);
 
 }  // namespace espalier::layer_pruning

@@ -11,6 +11,7 @@
 #include "espalier/base/format.h"
 #include "espalier/methods/layer_pruning/finetune_output.h"
 #include "espalier/methods/layer_pruning/finetune_report.h"
+#include "espalier/models/decoder/adapters.h"
 #include "espalier/surgery/write_model.h"
 
 namespace espalier::layer_pruning {
@@ -32,7 +33,7 @@ void clear_output(const RunFolder& run) {
 
 class Evaluation {
  public:
-  Evaluation(const FinetuneJob& job, const TokenText& training, const Tokenizer& tokenizer,
+  Evaluation(const FinetuneJob& job, const FinetuneData& training, const Tokenizer& tokenizer,
              Reporter& reporter)
       : options_(job.eval_options), bos_(tokenizer.bos().value_or(0)) {
     if (!job.eval_text) return;
@@ -58,38 +59,91 @@ class Evaluation {
   std::optional<TokenText> text_;
 };
 
+Decoder load_base(const FinetuneJob& job,
+                  const std::shared_ptr<const DecoderCheckpoint>& checkpoint, Reporter& reporter) {
+  if (job.options.mode == TuneMode::kQlora)
+    return load_nf4_decoder(checkpoint, job.options.compute, job.device, {}, reporter);
+  return Decoder::load(checkpoint, job.options.compute, job.device);
+}
+
+/// The base with the adapter to go on from, whose settings then win over those of the options.
+Decoder load_for_tuning(FinetuneJob& job,
+                        const std::shared_ptr<const DecoderCheckpoint>& checkpoint,
+                        Reporter& reporter) {
+  Decoder model = load_base(job, checkpoint, reporter);
+  if (!job.init_adapter) return model;
+  if (!uses_adapters(job.options.mode)) {
+    throw Error(
+        ErrorKind::kUsage, "--init-adapter",
+        format("goes with --mode lora, qlora or dora, not {}", tune_mode_name(job.options.mode)));
+  }
+  const PeftFolder folder = PeftFolder::open(*job.init_adapter);
+  if (folder.config().dora != (job.options.mode == TuneMode::kDora)) {
+    throw Error(ErrorKind::kUsage, "--init-adapter",
+                folder.config().dora ? "is a DoRA adapter" : "is not a DoRA adapter")
+        .hint(folder.config().dora ? "--mode dora" : "--mode lora");
+  }
+  load_adapters(model, folder);
+  const std::string base = job.options.adapter.base_model;
+  job.options.adapter = folder.config();
+  job.options.adapter.base_model = base;
+  return model;
+}
+
+TrainingRows probe_rows(const TrainingRows& rows) {
+  TrainingRows probe;
+  for (std::int64_t i = 0; i < std::min(rows.size(), kProbeRows); ++i) probe.add(rows.row(i));
+  return probe;
+}
+
 }  // namespace
 
-FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text,
+FinetuneOutcome run_finetune_job(const FinetuneJob& job, const FinetuneData& data,
                                  const Tokenizer& tokenizer, RunFolder& run, Reporter& reporter,
                                  const StopToken& stop) {
   const std::shared_ptr<const DecoderCheckpoint> checkpoint = DecoderCheckpoint::open(job.source);
   check_finetune_options(job.options, checkpoint->config());
-  const Evaluation evaluate(job, text, tokenizer, reporter);
-  Decoder model = Decoder::load(checkpoint, job.options.compute, job.device);
+  const Evaluation evaluate(job, data, tokenizer, reporter);
+  FinetuneJob resolved = job;
+  Decoder model = load_for_tuning(resolved, checkpoint, reporter);
   FinetuneOutcome outcome;
   outcome.eval_sha256 = evaluate.sha256();
   outcome.before = evaluate(model, reporter, stop);
   if (outcome.before)
     reporter.info(format("perplexity before: {:.4f}", outcome.before->perplexity));
-  outcome.training = finetune(model, text, job.options, run, reporter, stop, checkpoint.get());
+  outcome.training = finetune(model, data.rows, resolved.options, run, reporter, stop,
+                              checkpoint.get(), &data.held_out);
 
-  const auto rounded = round_to_stored(job.source, outcome.training.trained, model);
+  const bool adapters = uses_adapters(job.options.mode);
+  std::map<std::string, at::Tensor> trained;
+  if (adapters) {
+    for (const auto& [name, master] : outcome.training.trained)
+      trained.emplace(name, master.detach().to(at::kCPU).contiguous());
+  } else {
+    trained = round_to_stored(job.source, outcome.training.trained, model);
+  }
   outcome.training.trained.clear();
   outcome.after = evaluate(model, reporter, stop);
   if (outcome.after) reporter.info(format("perplexity after: {:.4f}", outcome.after->perplexity));
-  const at::Tensor probe = cut_segments(text, job.options.seq_len, kProbeRows);
-  outcome.probe_loss = probe_loss(model, probe);
+  const TrainingRows probe = probe_rows(data.rows);
+  outcome.probe_loss = rows_loss(model, probe);
   if (!std::isfinite(outcome.probe_loss)) {
     throw Error(ErrorKind::kInput, "the trained model",
                 format("its loss on a probe batch is {}", outcome.probe_loss))
         .hint("use a lower --lr");
   }
   clear_output(run);
-  write_hf_with_replacements(job.source, rounded, run.folder(), reporter);
-  verify_finetuned(run.folder(), model, probe, outcome.probe_loss, reporter);
-  write_finetune_card(job, text, outcome, run.folder() / "README.md");
-  write_finetune_report(job, text, outcome, run.run_dir() / "report.html");
+  if (adapters) {
+    write_peft_folder(run.folder(), resolved.options.adapter, trained);
+    Decoder again = load_base(resolved, checkpoint, reporter);
+    load_adapters(again, PeftFolder::open(run.folder()));
+    verify_tuned(run.folder(), again, probe, outcome.probe_loss, reporter);
+  } else {
+    write_hf_with_replacements(job.source, trained, run.folder(), reporter);
+    verify_finetuned(run.folder(), model, probe, outcome.probe_loss, reporter);
+  }
+  write_finetune_card(resolved, data, outcome, run.folder() / "README.md");
+  write_finetune_report(resolved, data, outcome, run.run_dir() / "report.html");
   std::error_code ignored;
   fs::remove_all(run.run_dir() / "checkpoints",
                  ignored);  // the finished model holds what they were for

@@ -1,6 +1,6 @@
-// `finetune` from a model folder to a model folder: perplexity before, training, perplexity after,
-// complete output, proof by reloading, model card and report. The caller opens the run folder and
-// publishes it.
+// `finetune` from a model folder to a model folder (partial, full) or to a PEFT adapter folder
+// (lora, qlora, dora): perplexity before, training, perplexity after, complete output, proof by
+// reloading, model card and report. The caller opens the run folder and publishes it.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,17 @@
 
 namespace espalier::layer_pruning {
 
+struct FinetuneData {
+  TrainingRows rows, held_out;
+  std::filesystem::path path;
+  std::string sha256;           // of the file
+  std::string format = "text";  // as in --format
+  std::int64_t seq_len = 0;     // tokens a row may have
+};
+
 struct FinetuneJob {
-  std::filesystem::path source;  // folder or .gguf
+  std::filesystem::path source;                       // folder or .gguf
+  std::optional<std::filesystem::path> init_adapter;  // a PEFT folder to go on from
   FinetuneOptions options;
   at::Device device = at::kCPU;
   std::optional<std::filesystem::path> eval_text;
@@ -33,9 +42,9 @@ struct FinetuneOutcome {
   double probe_loss = 0;  // equal in memory and after reloading
 };
 
-/// Trains on `text` and writes everything into `run`; run.publish() is the caller's. Throws what
+/// Trains on `data` and writes everything into `run`; run.publish() is the caller's. Throws what
 /// finetune() throws; warns when eval_text is the training text.
-FinetuneOutcome run_finetune_job(const FinetuneJob& job, const TokenText& text,
+FinetuneOutcome run_finetune_job(const FinetuneJob& job, const FinetuneData& data,
                                  const Tokenizer& tokenizer, RunFolder& run, Reporter& reporter,
                                  const StopToken& stop);
 

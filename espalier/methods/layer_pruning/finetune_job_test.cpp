@@ -16,6 +16,7 @@
 #include "espalier/io/hf_folder.h"
 #include "espalier/methods/layer_pruning/finetune_estimate.h"
 #include "espalier/methods/layer_pruning/finetune_output.h"
+#include "espalier/models/decoder/adapters.h"
 #include "espalier/tensor/tensor_view.h"
 
 #include "tests/support/tiny_model.h"
@@ -102,7 +103,6 @@ class FinetuneJobTest : public ::testing::Test {
                           "---\nlanguage: en\nlicense: mit\n---\n# source\n");
     job_.source = folder_ / "source";
     job_.options.last = 1;
-    job_.options.seq_len = 32;
     job_.options.batch_size = 4;
     job_.options.steps = 25;
     job_.options.lr = 3e-3;
@@ -110,11 +110,20 @@ class FinetuneJobTest : public ::testing::Test {
     job_.eval_options.seq_len = 32;
     job_.command_line = "espalier finetune source --data train.txt --out out";
   }
-  FinetuneOutcome run(Reporter& reporter = silent_reporter()) {
+  FinetuneData training_data() const {
     const TokenText text = load_token_text(folder_ / "train.txt", tokenizer_, silent_reporter());
+    FinetuneData data;
+    data.rows = rows_of_text(text, 32);
+    data.path = text.path;
+    data.sha256 = text.sha256;
+    data.seq_len = 32;
+    return data;
+  }
+  FinetuneOutcome run(Reporter& reporter = silent_reporter()) {
+    const FinetuneData data = training_data();
     RunFolder folder = RunFolder::create(folder_ / "out", OutputPolicy::kFresh, {});
     const FinetuneOutcome outcome =
-        run_finetune_job(job_, text, tokenizer_, folder, reporter, never_stop());
+        run_finetune_job(job_, data, tokenizer_, folder, reporter, never_stop());
     folder.publish();
     return outcome;
   }
@@ -198,10 +207,9 @@ TEST_F(FinetuneJobTest, AModelThatDiffersFromTheFileIsCaught) {
   job_.options.steps = 2;
   run();
   const Decoder model = Decoder::load(folder_ / "source", at::kFloat, at::kCPU);
-  const at::Tensor ids =
-      cut_segments(load_token_text(folder_ / "train.txt", tokenizer_, silent_reporter()), 32, 4);
+  const TrainingRows rows = training_data().rows;
   try {
-    verify_finetuned(folder_ / "out", model, ids, probe_loss(model, ids), silent_reporter());
+    verify_finetuned(folder_ / "out", model, rows, rows_loss(model, rows), silent_reporter());
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInternal);
@@ -217,18 +225,84 @@ TEST(FinetuneEstimate, CountsParametersAndGrowsWithTheWork) {
   config.head_dim = 64, config.vocab_size = 49152, config.tied_embeddings = true;
   FinetuneOptions options;
   options.epochs = 2;
-  const FinetuneEstimate e = estimate_finetune(config, options, 64, 538'000'000, at::kCPU);
+  TrainingRows rows;
+  TrainingRow row;
+  row.ids.assign(128, 1);
+  row.labels = row.ids;
+  for (int i = 0; i < 64; ++i) rows.add(row);
+  const FinetuneEstimate e = estimate_finetune(config, options, rows, 538'000'000, at::kCPU);
   EXPECT_EQ(e.steps, 16);
   EXPECT_EQ(e.trainable_parameters, 38'932'416);  // 49152 x 576 + 576 + 3 x 3,540,096
   EXPECT_EQ(e.cache_bytes, 64 * 128 * 576 * 4);
   EXPECT_EQ(e.weights_bytes, (134'515'008 + 49152 * 576) * 4ll);
   options.epochs = 4;
-  EXPECT_GT(estimate_finetune(config, options, 64, 538'000'000, at::kCPU).seconds, e.seconds);
+  EXPECT_GT(estimate_finetune(config, options, rows, 538'000'000, at::kCPU).seconds, e.seconds);
   options.mode = TuneMode::kFull;
-  const FinetuneEstimate full = estimate_finetune(config, options, 64, 538'000'000, at::kCPU);
+  const FinetuneEstimate full = estimate_finetune(config, options, rows, 538'000'000, at::kCPU);
   EXPECT_EQ(full.trainable_parameters, 134'515'008);
   EXPECT_EQ(full.cache_bytes, 0);
   EXPECT_GT(full.peak_bytes, e.peak_bytes);
+  options.mode = TuneMode::kLora;
+  options.adapter.targets.names = default_target_modules();
+  const FinetuneEstimate lora = estimate_finetune(config, options, rows, 538'000'000, at::kCPU);
+  EXPECT_EQ(lora.trainable_parameters, 2'442'240);  // what PEFT counts for r = 8
+  EXPECT_LT(lora.seconds, full.seconds);
+  const std::int64_t all_activations = lora.activation_bytes;
+  options.gradient_checkpointing = true;
+  EXPECT_LT(estimate_finetune(config, options, rows, 538'000'000, at::kCPU).activation_bytes,
+            all_activations);
+  options.mode = TuneMode::kQlora;
+  EXPECT_LT(estimate_finetune(config, options, rows, 538'000'000, at::kCPU).weights_bytes,
+            lora.weights_bytes / 2);
+}
+
+TEST_F(FinetuneJobTest, AdapterModesLeaveAnAdapterThatSaysWhatTheModelSaid) {
+  const std::string before = sha256_file(folder_ / "source/model.safetensors");
+  for (const TuneMode mode : {TuneMode::kLora, TuneMode::kQlora, TuneMode::kDora}) {
+    job_.options.mode = mode;
+    job_.options.lr = 1e-2;
+    job_.options.adapter.rank = 4;
+    job_.options.adapter.dora = mode == TuneMode::kDora;
+    job_.options.adapter.targets.names = default_target_modules();
+    job_.options.adapter.modules_to_save =
+        mode == TuneMode::kLora ? std::vector<std::string>{"lm_head"} : std::vector<std::string>{};
+    job_.init_adapter.reset();
+    fs::remove_all(folder_ / "out");
+    const FinetuneOutcome outcome = run();
+    EXPECT_LT(outcome.after->perplexity, 0.9 * outcome.before->perplexity);
+    EXPECT_TRUE(PeftFolder::is_one(folder_ / "out"));
+    EXPECT_FALSE(fs::exists(folder_ / "out/model.safetensors"));
+    if (mode == TuneMode::kQlora) continue;
+    Decoder model = Decoder::load(folder_ / "source", at::kFloat, at::kCPU);
+    load_adapters(model, PeftFolder::open(folder_ / "out"));
+    EXPECT_EQ(rows_loss(model, training_data().rows), rows_loss(model, training_data().rows));
+    // Going on from it starts where it ended.
+    fs::remove_all(folder_ / "first");
+    fs::rename(folder_ / "out", folder_ / "first");
+    job_.init_adapter = folder_ / "first";
+    const FinetuneOutcome more = run();
+    EXPECT_EQ(more.before->perplexity, outcome.after->perplexity);
+  }
+  EXPECT_EQ(sha256_file(folder_ / "source/model.safetensors"), before);
+}
+
+TEST_F(FinetuneJobTest, AnAdapterToGoOnFromMustFitTheMode) {
+  job_.options.mode = TuneMode::kLora;
+  job_.options.steps = 2;
+  job_.options.adapter.targets.names = default_target_modules();
+  run();
+  fs::rename(folder_ / "out", folder_ / "first");
+  job_.init_adapter = folder_ / "first";
+  for (const TuneMode mode : {TuneMode::kDora, TuneMode::kFull}) {
+    job_.options.mode = mode;
+    try {
+      run();
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_TRUE(std::string_view(error.what()).starts_with("--init-adapter: ")) << error.what();
+    }
+  }
 }
 
 }  // namespace

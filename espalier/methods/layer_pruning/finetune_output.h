@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "espalier/base/reporter.h"
+#include "espalier/data/training_rows.h"
 #include "espalier/models/decoder/decoder.h"
 
 namespace espalier::layer_pruning {
@@ -20,13 +21,14 @@ std::map<std::string, at::Tensor> round_to_stored(const std::filesystem::path& s
                                                   const std::map<std::string, at::Tensor>& trained,
                                                   Decoder& model);
 
-/// Mean next-token NLL of `ids` [rows, tokens]: a fingerprint of the whole forward pass.
-double probe_loss(const Decoder& model, const at::Tensor& ids);
-
 /// Opens `folder` as any user would (weights block by block from the file) and compares its loss on
-/// `ids` with `expected`: bit-equal on the CPU, to 1e-5 relative on a CUDA device. Throws
-/// Error(kInternal) with both numbers.
+/// `probe` with `expected`: see verify_tuned.
 void verify_finetuned(const std::filesystem::path& folder, const Decoder& model,
-                      const at::Tensor& ids, double expected, Reporter& reporter);
+                      const TrainingRows& probe, double expected, Reporter& reporter);
+
+/// The loss of `reloaded` on `probe` must be `expected`: bit-equal on the CPU, to 1e-5 relative on
+/// a CUDA device. Throws Error(kInternal) with both numbers.
+void verify_tuned(const std::filesystem::path& folder, const Decoder& reloaded,
+                  const TrainingRows& probe, double expected, Reporter& reporter);
 
 }  // namespace espalier::layer_pruning

@@ -17,6 +17,53 @@ constexpr const char* kHead = "lm_head.weight";
 
 }  // namespace
 
+TuneMode parse_tune_mode(std::string_view name) {
+  for (const TuneMode mode :
+       {TuneMode::kPartial, TuneMode::kFull, TuneMode::kLora, TuneMode::kQlora, TuneMode::kDora}) {
+    if (tune_mode_name(mode) == name) return mode;
+  }
+  throw Error(ErrorKind::kUsage, "--mode",
+              format("is \"{}\", expected partial, full, lora, qlora or dora", name));
+}
+
+std::string_view tune_mode_name(TuneMode mode) {
+  switch (mode) {
+    case TuneMode::kPartial:
+      return "partial";
+    case TuneMode::kFull:
+      return "full";
+    case TuneMode::kLora:
+      return "lora";
+    case TuneMode::kQlora:
+      return "qlora";
+    case TuneMode::kDora:
+      return "dora";
+  }
+  return "";
+}
+
+bool uses_adapters(TuneMode mode) {
+  return mode == TuneMode::kLora || mode == TuneMode::kQlora || mode == TuneMode::kDora;
+}
+
+void check_rows(const TrainingRows& rows, const DecoderConfig& config) {
+  ProblemList problems(ErrorKind::kInput, "training rows");
+  if (rows.empty()) problems.add("there are none");
+  if (config.context_length > 0 && rows.longest() > config.context_length) {
+    problems.add(format("the longest has {} tokens, the model's context is {}", rows.longest(),
+                        config.context_length));
+  }
+  for (std::int64_t i = 0; i < rows.size() && problems.empty(); ++i) {
+    for (const TokenId id : rows.row(i).ids) {
+      if (id >= 0 && id < config.vocab_size) continue;
+      problems.add(format("row {} holds token id {}, the model's vocabulary has {}", i + 1, id,
+                          config.vocab_size));
+      break;
+    }
+  }
+  problems.throw_if_any("lower --seq-len, and check that tokenizer and model belong together");
+}
+
 std::vector<std::string> trained_names(Decoder& model, TuneMode mode, std::int64_t last) {
   std::vector<std::string> names;
   if (mode == TuneMode::kPartial && (last < 0 || last > model.num_layers())) {
@@ -52,11 +99,6 @@ void check_finetune_options(const FinetuneOptions& o, const DecoderConfig& confi
     problems.add(
         format("--last is {}, allowed is 0 to {} (the model's layers)", o.last, config.num_layers));
   }
-  if (o.seq_len < 8) problems.add(format("--seq-len is {}, it must be at least 8", o.seq_len));
-  if (config.context_length > 0 && o.seq_len > config.context_length) {
-    problems.add(
-        format("--seq-len is {}, the model's context is {}", o.seq_len, config.context_length));
-  }
   if (o.batch_size < 1)
     problems.add(format("--batch-size is {}, it must be at least 1", o.batch_size));
   if (o.micro_batch < 0 || o.micro_batch > o.batch_size) {
@@ -74,6 +116,14 @@ void check_finetune_options(const FinetuneOptions& o, const DecoderConfig& confi
     problems.add(format("--weight-decay is {}, it must not be negative", o.weight_decay));
   if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1))
     problems.add(format("--beta1 and --beta2 must lie in [0, 1)"));
+  if (uses_adapters(o.mode)) {
+    if (o.adapter.rank < 1)
+      problems.add(format("--rank is {}, it must be at least 1", o.adapter.rank));
+    if (!(o.adapter.dropout >= 0 && o.adapter.dropout < 1))
+      problems.add(format("--dropout is {}, it must lie in [0, 1)", o.adapter.dropout));
+  }
+  if (o.eval_every < 0)
+    problems.add(format("--eval-every is {}, it must not be negative", o.eval_every));
   if (o.checkpoint_every < 0)
     problems.add(format("--checkpoint-every is {}, it must not be negative", o.checkpoint_every));
   problems.throw_if_any();

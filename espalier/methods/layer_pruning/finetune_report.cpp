@@ -22,6 +22,16 @@ using Rows = std::vector<std::vector<std::string>>;
 
 std::string what_trained(const FinetuneJob& job) {
   if (job.options.mode == TuneMode::kFull) return "all parameters";
+  if (uses_adapters(job.options.mode)) {
+    const PeftConfig& a = job.options.adapter;
+    std::string text = format("{} adapters, rank {}, alpha {}{}",
+                              job.options.mode == TuneMode::kDora    ? "DoRA"
+                              : job.options.mode == TuneMode::kQlora ? "LoRA (on an NF4 base)"
+                                                                     : "LoRA",
+                              a.rank, a.alpha, a.rslora ? ", rank-stabilised" : "");
+    for (const std::string& module : a.modules_to_save) text += format(", {}", module);
+    return text;
+  }
   if (job.options.last == 0) return "output head and final norm";
   return job.options.last == 1
              ? "output head, final norm and the last layer"
@@ -45,21 +55,28 @@ Rows before_after(const FinetuneOutcome& outcome) {
   Rows rows{{"training loss (nats/token), first and last step",
              format("{:.4f}", outcome.training.loss_first),
              format("{:.4f}", outcome.training.loss_last)}};
+  const auto& held_out = outcome.training.held_out;
+  if (!held_out.empty()) {
+    rows.push_back({"held-out loss, first and last measured",
+                    format("{:.4f}", held_out.front().second),
+                    format("{:.4f}", held_out.back().second)});
+  }
   if (outcome.before && outcome.after)
     rows.insert(rows.begin(),
                 {"perplexity", with_error(*outcome.before), with_error(*outcome.after)});
   return rows;
 }
 
-Rows settings(const FinetuneJob& job, const TokenText& text, const FinetuneOutcome& outcome) {
+Rows settings(const FinetuneJob& job, const FinetuneData& data, const FinetuneOutcome& outcome) {
   const FinetuneOptions& o = job.options;
   const FinetuneResult& r = outcome.training;
   return {{"trained",
            format("{} ({} parameters)", what_trained(job), format_count(r.trainable_parameters))},
-          {"data", format("{} ({} tokens, {} rows of {})", text.path.filename().string(),
-                          format_count(static_cast<std::int64_t>(text.ids.size())),
-                          format_count(r.rows), o.seq_len)},
-          {"data sha256", text.sha256},
+          {"data", format("{} as {}: {} rows of up to {} tokens, {} tokens, {} of them predicted",
+                          data.path.filename().string(), data.format, format_count(r.rows),
+                          data.rows.longest(), format_count(data.rows.tokens()),
+                          format_count(data.rows.predicted()))},
+          {"data sha256", data.sha256},
           {"steps", format("{} of {} rows, {} tokens in all", format_count(r.steps), o.batch_size,
                            format_count(r.tokens))},
           {"optimizer", format("AdamW, lr {}, {} decay, warm-up {} steps, betas {}/{}, eps {}, "
@@ -80,25 +97,25 @@ Rows settings(const FinetuneJob& job, const TokenText& text, const FinetuneOutco
 
 }  // namespace
 
-void write_finetune_card(const FinetuneJob& job, const TokenText& text,
+void write_finetune_card(const FinetuneJob& job, const FinetuneData& data,
                          const FinetuneOutcome& outcome, const fs::path& path) {
   const std::string name = model_name(job.source);
   std::string card = card_front_matter(job.source);
   card += format("# {}, finetuned with espalier\n\n", name);
   card += format(
-      "Trained: {} of `{}`, on `{}`{}.\n\n", what_trained(job), name, text.path.filename().string(),
+      "Trained: {} of `{}`, on `{}`{}.\n\n", what_trained(job), name, data.path.filename().string(),
       outcome.training.untied_bytes > 0 ? "; the output head was untied from the embedding for that"
                                         : "");
   card += markdown_table({"", "before", "after"}, before_after(outcome));
   if (outcome.after)
     card += format("\nPerplexity on {}.\n", protocol(*outcome.after, job.eval_options, job));
-  card += "\n## How\n\n" + markdown_table({"setting", "value"}, settings(job, text, outcome));
+  card += "\n## How\n\n" + markdown_table({"setting", "value"}, settings(job, data, outcome));
   if (!job.command_line.empty()) card += format("\n```\n{}\n```\n", job.command_line);
   if (source_licence(job.source).empty()) card += "\nThe licence is the base model's.\n";
   write_file_atomically(path, card);
 }
 
-void write_finetune_report(const FinetuneJob& job, const TokenText& text,
+void write_finetune_report(const FinetuneJob& job, const FinetuneData& data,
                            const FinetuneOutcome& outcome, const fs::path& path) {
   const FinetuneResult& r = outcome.training;
   HtmlReport report(format("Finetuning {}", model_name(job.source)), what_trained(job));
@@ -118,9 +135,18 @@ void write_finetune_report(const FinetuneJob& job, const TokenText& text,
   loss.x_label = "step";
   loss.y_label = "loss (nats/token)";
   loss.series = {{"loss", steps, r.losses}};
+  if (r.held_out.size() > 1) {
+    std::vector<double> at, values;
+    for (const auto& [step, value] : r.held_out) {
+      at.push_back(static_cast<double>(step));
+      values.push_back(value);
+    }
+    loss.series.push_back({"held-out rows", at, values});
+  }
   report.heading("Training");
   report.chart(loss);
   ReportChart rate = loss;
+  rate.series.clear();
   rate.title = "Learning rate";
   rate.y_label = "learning rate";
   rate.series = {{"learning rate", steps, r.rates}};
@@ -131,7 +157,7 @@ void write_finetune_report(const FinetuneJob& job, const TokenText& text,
   if (outcome.after)
     report.paragraph(format("Perplexity on {}.", protocol(*outcome.after, job.eval_options, job)));
   report.heading("Settings");
-  report.table({"", {"setting", "value"}, settings(job, text, outcome)});
+  report.table({"", {"setting", "value"}, settings(job, data, outcome)});
   std::vector<std::pair<std::string, std::string>> facts{{"source", job.source.string()},
                                                          {"command", job.command_line}};
   if (!outcome.eval_sha256.empty())

@@ -15,6 +15,8 @@
 #include "espalier/base/random.h"
 #include "espalier/data/row_order.h"
 #include "espalier/methods/layer_pruning/prefix_cache.h"
+#include "espalier/methods/layer_pruning/tuning_step.h"
+#include "espalier/models/decoder/adapters.h"
 #include "espalier/train/adamw.h"
 
 #include "tests/support/random_decoder.h"
@@ -28,18 +30,29 @@ using testing_support::tiny_config;
 
 constexpr std::int64_t kTokens = 16;
 
-/// Rows with structure to learn: each token is mostly the one before plus three.
-TokenText toy_text(std::int64_t rows) {
-  TokenText text;
-  text.path = "toy.txt";
-  text.sha256 = "toy";
+/// Rows with structure to learn: each token is mostly the one before plus three. Ragged ones are
+/// 5 to 16 tokens long and have a prompt that is not predicted.
+enum class Shape : std::uint8_t { kEqual, kRagged };
+TrainingRows toy_rows(std::int64_t count, Shape shape = Shape::kEqual) {
+  TrainingRows rows;
   RandomStream stream(11, "toy text");
   std::int64_t id = 5;
-  for (std::int64_t i = 0; i < rows * kTokens; ++i) {
-    id = stream.below(4) == 0 ? static_cast<std::int64_t>(stream.below(300)) : (id + 3) % 300;
-    text.ids.push_back(static_cast<TokenId>(id));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t length =
+        shape == Shape::kEqual ? kTokens : 5 + static_cast<std::int64_t>(stream.below(12));
+    TrainingRow row;
+    for (std::int64_t t = 0; t < length; ++t) {
+      id = stream.below(4) == 0 ? static_cast<std::int64_t>(stream.below(300)) : (id + 3) % 300;
+      row.ids.push_back(static_cast<TokenId>(id));
+      row.labels.push_back(shape == Shape::kRagged && t < 3 ? kIgnoredLabel : row.ids.back());
+    }
+    rows.add(std::move(row));
   }
-  return text;
+  return rows;
+}
+
+at::Tensor ids_of(const TrainingRows& rows, const std::vector<std::int64_t>& indices) {
+  return pack_rows(rows, indices).ids.view({static_cast<std::int64_t>(indices.size()), -1});
 }
 
 class StopAtRow : public StopToken {  // asks for a stop once metrics.csv has `rows` data rows
@@ -71,7 +84,6 @@ class Notes : public Reporter {
 FinetuneOptions toy_options(std::int64_t steps) {
   FinetuneOptions options;
   options.last = 1;
-  options.seq_len = kTokens;
   options.batch_size = 4;
   options.steps = steps;
   options.lr = 1e-3;
@@ -97,9 +109,9 @@ class Finetune : public ::testing::Test {
                           Reporter& reporter = silent_reporter()) {
     clean();
     RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
-    return finetune(model, text_, options, run, reporter, never_stop());
+    return finetune(model, rows_, options, run, reporter, never_stop());
   }
-  TokenText text_ = toy_text(18);
+  TrainingRows rows_ = toy_rows(18);
   fs::path out_;
 };
 
@@ -142,7 +154,7 @@ TEST_F(Finetune, AStepIsPlainAutogradAndAdamW) {
     weights.push_back(slot);
   });
   const std::vector<std::int64_t> rows = RowOrder(18, 4, 5).batch(0);
-  const at::Tensor ids = cut_segments(text_, kTokens).index_select(0, at::tensor(rows, at::kLong));
+  const at::Tensor ids = ids_of(rows_, rows);
   const at::Tensor logits = plain.forward(ids).narrow(1, 0, kTokens - 1);
   const at::Tensor loss = at::cross_entropy_loss(logits.reshape({-1, 300}),
                                                  ids.narrow(1, 1, kTokens - 1).reshape({-1}));
@@ -239,7 +251,7 @@ TEST_F(Finetune, StoppedAndResumedEqualsStraightThrough) {
     {
       RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
       const StopAtRow stop(run.run_dir() / "metrics.csv", 5);
-      EXPECT_THROW(finetune(first_model, text_, options, run, silent_reporter(), stop),
+      EXPECT_THROW(finetune(first_model, rows_, options, run, silent_reporter(), stop),
                    Interrupted);
     }
     const fs::path partial = out_.string() + ".partial";
@@ -248,7 +260,7 @@ TEST_F(Finetune, StoppedAndResumedEqualsStraightThrough) {
     Decoder second_model = random_decoder(tiny_config(3, true));
     RunFolder run = RunFolder::create(out_, OutputPolicy::kResume, {});
     Notes notes;
-    const FinetuneResult rest = finetune(second_model, text_, options, run, notes, never_stop());
+    const FinetuneResult rest = finetune(second_model, rows_, options, run, notes, never_stop());
     EXPECT_EQ(rest.resumed_from, 5);
     expect_same(rest, straight);
     // The rows were cached by the first process: the second one computes none.
@@ -262,12 +274,12 @@ TEST_F(Finetune, RefusesToResumeWithOtherFrozenWeights) {
   {
     RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
     const StopAtRow stop(run.run_dir() / "metrics.csv", 4);
-    EXPECT_THROW(finetune(first_model, text_, options, run, silent_reporter(), stop), Interrupted);
+    EXPECT_THROW(finetune(first_model, rows_, options, run, silent_reporter(), stop), Interrupted);
   }
   Decoder other = random_decoder(tiny_config(3, true), at::kFloat, /*seed=*/1);
   RunFolder run = RunFolder::create(out_, OutputPolicy::kResume, {});
   try {
-    finetune(other, text_, options, run, silent_reporter(), never_stop());
+    finetune(other, rows_, options, run, silent_reporter(), never_stop());
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
@@ -280,7 +292,6 @@ TEST_F(Finetune, RefusesBadOptionsTogether) {
   options.epochs = 2;
   options.last = 9;
   options.lr = 0;
-  options.seq_len = 1000;
   options.micro_batch = 8;
   Decoder model = random_decoder(tiny_config(3, true));
   try {
@@ -290,38 +301,203 @@ TEST_F(Finetune, RefusesBadOptionsTogether) {
     EXPECT_EQ(error.kind(), ErrorKind::kUsage);
     for (const char* part :
          {"--last is 9, allowed is 0 to 3", "exactly one of --steps and --epochs", "--lr is 0",
-          "--seq-len is 1000, the model's context is 512", "--micro-batch is 8"}) {
+          "--micro-batch is 8"}) {
       EXPECT_NE(error.message().find(part), std::string::npos) << part << "\n" << error.message();
     }
   }
 }
 
-TEST_F(Finetune, ATextThatIsTooShortNamesBothCounts) {
-  text_.ids.resize(10);
+TEST_F(Finetune, RowsMustFitTheModel) {
+  TrainingRow row;
+  row.ids.assign(600, 299);
+  row.ids[7] = 300;
+  row.labels = row.ids;
+  rows_ = {};
+  rows_.add(row);
   Decoder model = random_decoder(tiny_config(3, true));
   try {
     run_once(model, toy_options(3));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInput);
-    EXPECT_STREQ(error.what(), "toy.txt: holds 10 tokens, but 16 are needed (1 x 16 tokens)");
+    EXPECT_NE(error.message().find("the longest has 600 tokens, the model's context is 512"),
+              std::string::npos)
+        << error.message();
   }
+  row.ids.resize(9);
+  row.labels = row.ids;
+  rows_ = {};
+  rows_.add(row);
+  try {
+    run_once(model, toy_options(3));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(error.message().find("row 1 holds token id 300, the model's vocabulary has 300"),
+              std::string::npos)
+        << error.message();
+  }
+}
+
+/// The modes that train adapters, with everything that makes a difference turned on.
+FinetuneOptions adapter_options(TuneMode mode, std::int64_t steps) {
+  FinetuneOptions options = toy_options(steps);
+  options.mode = mode;
+  options.lr = 1e-2;
+  options.adapter.rank = 4;
+  options.adapter.alpha = 8;
+  options.adapter.dropout = 0.1;
+  options.adapter.dora = mode == TuneMode::kDora;
+  options.adapter.targets.names = default_target_modules();
+  return options;
+}
+
+Decoder base_of(TuneMode mode) {
+  Decoder model = random_decoder(tiny_config(3, true));
+  if (mode == TuneMode::kQlora) quantize_nf4(model, {}, silent_reporter());
+  return model;
+}
+
+constexpr TuneMode kAdapterModes[] = {TuneMode::kLora, TuneMode::kQlora, TuneMode::kDora};
+
+TEST_F(Finetune, AdaptersLearnAndTheBaseStays) {
+  rows_ = toy_rows(18, Shape::kRagged);
+  for (const TuneMode mode : kAdapterModes) {
+    const FinetuneOptions options = adapter_options(mode, 40);
+    Decoder model = base_of(mode);
+    const std::string before = frozen_digest(model, 3);
+    const FinetuneResult result = run_once(model, options);
+    EXPECT_LT(result.loss_last, result.loss_first - 0.3) << tune_mode_name(mode);
+    EXPECT_EQ(frozen_digest(model, 3), before) << tune_mode_name(mode);
+    EXPECT_EQ(result.trained.size(), 3u * 7 * (mode == TuneMode::kDora ? 3 : 2));
+    for (const auto& [name, tensor] : result.trained) {
+      EXPECT_EQ(tensor.scalar_type(), at::kFloat);
+      EXPECT_TRUE(name.find(".lora_") != std::string::npos) << name;
+    }
+  }
+}
+
+TEST_F(Finetune, EveryModeResumesBitForBit) {
+  rows_ = toy_rows(18, Shape::kRagged);
+  for (const TuneMode mode :
+       {TuneMode::kPartial, TuneMode::kFull, TuneMode::kLora, TuneMode::kQlora, TuneMode::kDora}) {
+    FinetuneOptions options = adapter_options(mode, 8);
+    options.micro_batch = 3;
+    Decoder straight_model = base_of(mode);
+    const FinetuneResult straight = run_once(straight_model, options);
+    clean();
+    Decoder first_model = base_of(mode);
+    {
+      RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
+      const StopAtRow stop(run.run_dir() / "metrics.csv", 4);
+      EXPECT_THROW(finetune(first_model, rows_, options, run, silent_reporter(), stop),
+                   Interrupted);
+    }
+    Decoder second_model = base_of(mode);
+    RunFolder run = RunFolder::create(out_, OutputPolicy::kResume, {});
+    const FinetuneResult rest =
+        finetune(second_model, rows_, options, run, silent_reporter(), never_stop());
+    EXPECT_EQ(rest.resumed_from, 4) << tune_mode_name(mode);
+    expect_same(rest, straight);
+  }
+}
+
+TEST_F(Finetune, CheckpointedLayersGiveTheSameGradients) {
+  rows_ = toy_rows(18, Shape::kRagged);
+  for (const TuneMode mode :
+       {TuneMode::kPartial, TuneMode::kFull, TuneMode::kLora, TuneMode::kDora}) {
+    for (const bool tied : {false, true}) {
+      FinetuneOptions options = adapter_options(mode, 6);
+      Decoder plain_model = random_decoder(tiny_config(3, tied)),
+              recomputed_model = random_decoder(tiny_config(3, tied));
+      const FinetuneResult plain = run_once(plain_model, options);
+      options.gradient_checkpointing = true;
+      const FinetuneResult recomputed = run_once(recomputed_model, options);
+      for (std::size_t i = 0; i < plain.losses.size(); ++i)
+        EXPECT_NEAR(plain.losses[i], recomputed.losses[i], 1e-5) << tune_mode_name(mode) << i;
+      for (const auto& [name, tensor] : plain.trained) {
+        EXPECT_TRUE(at::allclose(tensor, recomputed.trained.at(name), 1e-3, 1e-4))
+            << tune_mode_name(mode) << " " << name;
+      }
+    }
+  }
+}
+
+TEST_F(Finetune, RaggedRowsPackedOrPaddedGiveTheSameLoss) {
+  const TrainingRows rows = toy_rows(7, Shape::kRagged);
+  const std::vector<std::int64_t> all{0, 1, 2, 3, 4, 5, 6};
+  const TuningBatch packed = make_tuning_batch(rows, all, BatchForm::kPacked),
+                    padded = make_tuning_batch(rows, all, BatchForm::kPadded);
+  EXPECT_TRUE(packed.packed);
+  EXPECT_EQ(packed.predicted, padded.predicted);
+  EXPECT_EQ(padded.width(), 64);
+  FinetuneOptions options = adapter_options(TuneMode::kLora, 1);
+  options.adapter.dropout = 0;
+  Decoder model = random_decoder(tiny_config(3, true));
+  const Trainable trainable = make_trainable(model, options, nullptr, silent_reporter());
+  TuningStep step(model, trainable, options, silent_reporter());
+  const MicroGradients a = step.gradients(packed, 0.1, {}, 0),
+                       b = step.gradients(padded, 0.1, {}, 0);
+  EXPECT_NEAR(a.loss.item<double>(), b.loss.item<double>(), 1e-5);
+  for (std::size_t i = 0; i < a.gradients.size(); ++i)
+    EXPECT_TRUE(at::allclose(a.gradients[i], b.gradients[i], 1e-4, 1e-6)) << i;
+  // The prefix in either form, and back.
+  const at::Tensor states = at::randn({packed.tokens(), 8});
+  EXPECT_TRUE(at::equal(take_rows(packed, place_rows(packed, states)), states));
+  EXPECT_TRUE(at::equal(take_rows(padded, place_rows(padded, states)), states));
+}
+
+TEST_F(Finetune, RaggedRowsUseTheCacheToo) {
+  rows_ = toy_rows(18, Shape::kRagged);
+  FinetuneOptions options = toy_options(20);
+  Decoder cached_model = random_decoder(tiny_config(4, true)),
+          plain_model = random_decoder(tiny_config(4, true));
+  const FinetuneResult cached = run_once(cached_model, options);
+  options.prefix_cache = PrefixCache::kOff;
+  const FinetuneResult plain = run_once(plain_model, options);
+  EXPECT_EQ(cached.prefix_cache_bytes, static_cast<std::uint64_t>(rows_.tokens()) * 64 * 4);
+  expect_same(cached, plain);
+}
+
+TEST_F(Finetune, TheBestHeldOutTensorsStay) {
+  // Held-out rows of noise: the longer the training, the worse.
+  TrainingRows held_out;
+  RandomStream stream(3, "noise");
+  TrainingRow row;
+  for (int i = 0; i < 40; ++i) row.ids.push_back(static_cast<TokenId>(stream.below(300)));
+  row.labels = row.ids;
+  held_out.add(row);
+  FinetuneOptions options = toy_options(12);
+  options.mode = TuneMode::kFull;
+  options.lr = 2e-2;
+  options.eval_every = 3;
+  clean();
+  Decoder model = random_decoder(tiny_config(3, false));
+  RunFolder run = RunFolder::create(out_, OutputPolicy::kFresh, {});
+  const FinetuneResult result =
+      finetune(model, rows_, options, run, silent_reporter(), never_stop(), nullptr, &held_out);
+  ASSERT_EQ(result.held_out.size(), 4u);
+  EXPECT_EQ(result.held_out.back().first, 12);
+  double lowest = 1e9;
+  for (const auto& [at_step, loss] : result.held_out) lowest = std::min(lowest, loss);
+  EXPECT_LT(result.best_step, 12);
+  EXPECT_NEAR(rows_loss(model, held_out), lowest, 1e-6);
 }
 
 TEST(PrefixCacheFile, AnotherKeyOrATruncatedFileStartsAnew) {
   const fs::path folder = fs::path(::testing::TempDir()) / "espalier_prefix_cache_test";
   fs::remove_all(folder);
-  const HiddenStateFile::Shape shape{5, 3, 4, at::kFloat};
-  const at::Tensor rows = at::arange(60, at::kFloat).view({5, 3, 4});
+  const HiddenStateFile::Shape shape{{3, 1, 4, 2, 5}, 4, at::kFloat};
+  const at::Tensor states = at::arange(60, at::kFloat).view({15, 4});
   {
     HiddenStateFile file(folder, "key", shape);
-    file.append(rows.narrow(0, 0, 2));
-    file.append(rows.narrow(0, 2, 3));
-    EXPECT_TRUE(
-        at::equal(file.read({4, 0, 4}), rows.index_select(0, at::tensor({4, 0, 4}, at::kLong))));
+    file.append(states.narrow(0, 0, 4), 2);
+    file.append(states.narrow(0, 4, 11), 3);
+    EXPECT_TRUE(at::equal(
+        file.read({4, 1, 4}),
+        at::cat({states.narrow(0, 10, 5), states.narrow(0, 3, 1), states.narrow(0, 10, 5)})));
   }
   EXPECT_TRUE(HiddenStateFile::is_complete(folder, "key", shape));
-  EXPECT_TRUE(at::equal(HiddenStateFile(folder, "key", shape).read({3}), rows.narrow(0, 3, 1)));
+  EXPECT_TRUE(at::equal(HiddenStateFile(folder, "key", shape).read({3}), states.narrow(0, 8, 2)));
   EXPECT_FALSE(HiddenStateFile::is_complete(folder, "other", shape));
   fs::resize_file(folder / "hidden.bin", 17);
   EXPECT_FALSE(HiddenStateFile::is_complete(folder, "key", shape));

@@ -6,7 +6,9 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/base/random.h"
+#include "espalier/methods/layer_pruning/score_files.h"
 #include "espalier/methods/layer_pruning/scores.h"
+#include "espalier/surgery/layer_plan.h"
 
 namespace espalier::layer_pruning {
 namespace {
@@ -18,24 +20,62 @@ std::string known_metrics() {
 }
 
 /// Best start of a contiguous run. The vector holds one distance per possible start, then NaN.
-std::int64_t best_start(const std::vector<double>& angular, std::int64_t layers,
-                        std::int64_t remove) {
-  const auto starts = std::count_if(angular.begin(), angular.end(),
+std::int64_t best_start(const std::string& metric, const std::vector<double>& distances,
+                        std::int64_t layers, std::int64_t remove) {
+  const auto starts = std::count_if(distances.begin(), distances.end(),
                                     [](double value) { return !std::isnan(value); });
   if (starts != layers - remove + 1) {
-    throw Error(ErrorKind::kInput, "angular scores",
+    throw Error(ErrorKind::kInput, metric + " scores",
                 format("were made for runs of {} layers, but {} layers are to be removed",
                        layers - starts + 1, remove))
         .hint("score the layers again with the same number of layers to remove");
   }
-  return std::min_element(angular.begin(), angular.begin() + starts) - angular.begin();
+  return std::min_element(distances.begin(), distances.begin() + starts) - distances.begin();
+}
+
+/// The layers that may go, best first.
+std::vector<std::int64_t> candidates(const LayerScores& scores, const std::string& metric) {
+  const std::vector<double>& values = scores.metrics.at(metric);
+  const std::vector<std::int64_t> never = protected_layers(metric, scores.layers);
+  std::vector<std::int64_t> order;
+  for (std::int64_t layer = 0; layer < scores.layers; ++layer) {
+    const bool listed = std::isfinite(values[static_cast<std::size_t>(layer)]);
+    if (listed && !std::binary_search(never.begin(), never.end(), layer)) order.push_back(layer);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return values[static_cast<std::size_t>(a)] < values[static_cast<std::size_t>(b)];
+  });
+  return order;
+}
+
+[[noreturn]] void refuse_too_many(const LayerScores& scores, const std::string& metric,
+                                  std::int64_t remove, std::size_t allowed) {
+  const std::vector<std::int64_t> never = protected_layers(metric, scores.layers);
+  std::string why = never.empty() ? std::string("lists fewer layers")
+                                  : format("never removes layers {}", layer_set_text(never));
+  throw Error(ErrorKind::kUsage, metric,
+              format("{}: of {} layers at most {} can go, {} are asked for", why, scores.layers,
+                     allowed, remove))
+      .hint(metric.ends_with('+') ? format("--method {} protects no layer", base_metric(metric))
+                                  : std::string("ask for fewer layers, or use another --method"));
+}
+
+/// The list was searched for as many rounds as were asked for then; a longer one is not known.
+void check_rounds(const LayerScores& scores, std::int64_t remove) {
+  const auto rounds = static_cast<std::int64_t>(scores.sleb_removed.size());
+  if (remove <= rounds) return;
+  throw Error(
+      ErrorKind::kInput, "sleb scores",
+      format("were searched for {} layers, but {} layers are to be removed", rounds, remove))
+      .hint("score the layers again with the same number of layers to remove");
 }
 
 }  // namespace
 
 const std::vector<std::string>& metric_names() {
-  static const std::vector<std::string> names{"reverse", "random",  "mag_l1", "mag_l2",
-                                              "bi",      "angular", "ppl",    "cka_adj"};
+  static const std::vector<std::string> names{
+      "reverse", "random", "mag_l1",  "mag_l2", "bi",      "angular",  "cos_block",
+      "ppl",     "ppl+",   "cka_adj", "taylor", "taylor+", "gradnorm", "sleb"};
   return names;
 }
 
@@ -47,7 +87,26 @@ void check_metric(std::string_view metric, std::string_view subject) {
 }
 
 bool needs_calibration(std::string_view metric) {
-  return metric == "bi" || metric == "angular" || metric == "ppl" || metric == "cka_adj";
+  static const std::vector<std::string_view> blind{"reverse", "random", "mag_l1", "mag_l2",
+                                                   kOrderMetric};
+  return std::find(blind.begin(), blind.end(), metric) == blind.end();
+}
+
+bool scores_runs(std::string_view metric) { return metric == "angular" || metric == "cos_block"; }
+
+std::string base_metric(std::string_view metric) {
+  if (metric.ends_with('+')) metric.remove_suffix(1);
+  return std::string(metric);
+}
+
+std::vector<std::int64_t> protected_layers(std::string_view metric, std::int64_t layers) {
+  std::vector<std::int64_t> never;
+  if (metric.ends_with('+')) never = {0, 1, 2, 3, layers - 2, layers - 1};
+  if (metric == "sleb") never = {0, layers - 1};
+  std::erase_if(never, [&](std::int64_t layer) { return layer < 0 || layer >= layers; });
+  std::sort(never.begin(), never.end());
+  never.erase(std::unique(never.begin(), never.end()), never.end());
+  return never;
 }
 
 std::optional<std::vector<double>> blind_scores(std::string_view metric, std::int64_t layers,
@@ -68,7 +127,7 @@ std::optional<std::vector<double>> blind_scores(std::string_view metric, std::in
 
 std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::string& metric,
                                         std::int64_t remove) {
-  check_metric(metric, "metric");
+  if (metric != kOrderMetric) check_metric(metric, "metric");
   const auto found = scores.metrics.find(metric);
   if (found == scores.metrics.end()) {
     throw Error(ErrorKind::kInput, "scores", format("hold no values of `{}`", metric))
@@ -81,16 +140,15 @@ std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::st
   }
   const std::vector<double>& values = found->second;
   ESPALIER_ASSERT(static_cast<std::int64_t>(values.size()) == scores.layers);
-  std::vector<std::int64_t> chosen(static_cast<std::size_t>(scores.layers));
-  if (metric == "angular") {
-    chosen.resize(static_cast<std::size_t>(remove));
-    std::iota(chosen.begin(), chosen.end(), best_start(values, scores.layers, remove));
-    return chosen;
+  if (scores_runs(metric)) {
+    std::vector<std::int64_t> run(static_cast<std::size_t>(remove));
+    std::iota(run.begin(), run.end(), best_start(metric, values, scores.layers, remove));
+    return run;
   }
-  std::iota(chosen.begin(), chosen.end(), 0);
-  std::stable_sort(chosen.begin(), chosen.end(), [&](std::int64_t a, std::int64_t b) {
-    return values[static_cast<std::size_t>(a)] < values[static_cast<std::size_t>(b)];
-  });
+  std::vector<std::int64_t> chosen = candidates(scores, metric);
+  if (static_cast<std::int64_t>(chosen.size()) < remove)
+    refuse_too_many(scores, metric, remove, chosen.size());
+  if (metric == "sleb") check_rounds(scores, remove);
   chosen.resize(static_cast<std::size_t>(remove));
   std::sort(chosen.begin(), chosen.end());
   return chosen;
@@ -98,16 +156,16 @@ std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::st
 
 std::vector<std::int64_t> block_order(const LayerScores& scores, const std::string& metric) {
   const std::vector<double>& values = scores.metrics.at(metric);
-  std::vector<std::int64_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (metric != "angular") {
-    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      return values[static_cast<std::size_t>(a)] < values[static_cast<std::size_t>(b)];
-    });
+  std::vector<std::int64_t> order;
+  if (!scores_runs(metric)) {
+    order = candidates(scores, metric);
+    for (const std::int64_t layer : complement(order, scores.layers)) order.push_back(layer);
     return order;
   }
   // The best run first, so that the first n of the list are what the metric removes; then by
   // distance to that run.
+  order.resize(values.size());
+  std::iota(order.begin(), order.end(), 0);
   const auto past_the_end =
       std::count_if(values.begin(), values.end(), [](double value) { return std::isnan(value); });
   const auto run = select_layers(scores, metric, past_the_end + 1);
@@ -120,8 +178,8 @@ std::vector<std::int64_t> block_order(const LayerScores& scores, const std::stri
   return order;
 }
 
-std::string auto_metric(bool recovery, double ratio, std::int64_t hidden_size) {
-  if (!recovery) return "angular";
+std::string auto_metric(bool recovery, double ratio, std::int64_t hidden_size, bool thorough) {
+  if (!recovery) return thorough ? "sleb" : "angular";
   return ratio <= 0.30 && hidden_size >= 2048 ? "reverse" : "bi";
 }
 

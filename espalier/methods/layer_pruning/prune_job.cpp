@@ -6,6 +6,7 @@
 #include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
+#include "espalier/methods/layer_pruning/mergekit.h"
 #include "espalier/methods/layer_pruning/model_card.h"
 #include "espalier/run/build_info.h"
 #include "espalier/surgery/layer_plan.h"
@@ -114,6 +115,11 @@ std::string pruning_record(const PruneJob& job, const PrunePlan& plan) {
   }
   json["scores"] =
       parse_json(scores_to_json(plan.scores, "", plan.calibration), "scores")["metrics"];
+  if (plan.chosen.method == "sleb")
+    json["sleb"] = {{"removed", plan.scores.sleb_removed},
+                    {"perplexity", plan.scores.sleb_perplexity},
+                    {"block_forwards", plan.scores.sleb_block_forwards},
+                    {"plain_forwards", plan.scores.sleb_plain_forwards}};
   json["command"] = job.command_line;
   json["version"] = build_info().version;
   return dump_json(json);
@@ -135,6 +141,10 @@ PruneOutcome write_pruned_folder(const PruneJob& job, const PrunePlan& plan, Run
                                         comparison_limit(stored, gguf_type_of(dtype)), reporter);
   }
   write_file_atomically(run.folder() / "espalier_pruning.json", pruning_record(job, plan));
+  write_file_atomically(
+      run.folder() / "mergekit.yaml",
+      mergekit_yaml(plan.kept, job.model.empty() ? job.source.string() : job.model,
+                    DecoderCheckpoint::open(run.folder())->config().torch_dtype));
   write_file_atomically(run.folder() / "README.md", model_card(job, plan));
   outcome.bytes = size_without_run(run.folder());
   return outcome;

@@ -20,6 +20,7 @@ struct PruneJob {
   std::filesystem::path source;  // folder or .gguf
   std::optional<GgufType> type;  // of weights that change format; nothing: what loses nothing
   std::string command_line;      // for the model card
+  std::string model;             // the source as the user named it, for mergekit.yaml; "": the path
 };
 
 struct PruneOutcome {
@@ -28,9 +29,9 @@ struct PruneOutcome {
       comparison;  // when the format changed; else the proof was bit for bit
 };
 
-/// Writes the pruned folder into `run`: weights, config, companions, espalier_pruning.json,
-/// README.md; verified against the source. From a GGUF file the weights are converted on the way.
-/// Output digests go into the manifest.
+/// Writes the pruned folder into `run`: weights, config, companions, espalier_pruning.json, the
+/// same removal as mergekit.yaml, README.md; verified against the source. From a GGUF file the
+/// weights are converted on the way. Output digests go into the manifest.
 PruneOutcome write_pruned_folder(const PruneJob& job, const PrunePlan& plan, RunFolder& run,
                                  Reporter& reporter, const StopToken& stop);
 

@@ -9,6 +9,7 @@
 #include "espalier/base/format.h"
 #include "espalier/data/token_segments.h"
 #include "espalier/eval/perplexity.h"
+#include "espalier/methods/layer_pruning/sleb.h"
 #include "espalier/surgery/layer_plan.h"
 
 namespace espalier::layer_pruning {
@@ -32,17 +33,6 @@ bool looks_like_test_split(const std::filesystem::path& file) {
   return false;
 }
 
-LayerScores read_scores(const std::filesystem::path& file, std::int64_t num_layers) {
-  LayerScores scores = scores_from_json(read_file(file, 1u << 28), file.string());
-  if (scores.layers != num_layers) {
-    throw Error(
-        ErrorKind::kInput, file.string(),
-        format("holds scores of {} layers, but the model has {}", scores.layers, num_layers))
-        .hint("score this model with `espalier redundancy`");
-  }
-  return scores;
-}
-
 /// The metrics that this request needs and `known` does not hold.
 std::vector<std::string> missing_metrics(const std::string& method, bool calibrated,
                                          const LayerScores& known) {
@@ -54,13 +44,42 @@ std::vector<std::string> missing_metrics(const std::string& method, bool calibra
   return missing;
 }
 
-/// Angular scores belong to one run length; those of another are dropped, to be computed anew.
+/// Scores of runs belong to one run length, and a greedy search ends after its rounds: those of
+/// another number of layers are dropped, to be computed anew.
 void drop_other_runs(LayerScores& scores, std::int64_t remove) {
-  const auto angular = scores.metrics.find("angular");
-  if (angular == scores.metrics.end()) return;
-  const auto past = std::count_if(angular->second.begin(), angular->second.end(),
-                                  [](double value) { return std::isnan(value); });
-  if (past + 1 != remove) scores.metrics.erase(angular);
+  std::erase_if(scores.metrics, [&](const auto& entry) {
+    if (!scores_runs(entry.first)) return false;
+    const auto past = std::count_if(entry.second.begin(), entry.second.end(),
+                                    [](double value) { return std::isnan(value); });
+    return past + 1 != remove;
+  });
+  if (static_cast<std::int64_t>(scores.sleb_removed.size()) >= remove) return;
+  scores.metrics.erase("sleb");
+  scores.sleb_removed.clear();
+  scores.sleb_perplexity.clear();
+}
+
+/// taylor+ has taylor's numbers, and ppl+ ppl's.
+void share_numbers(LayerScores& scores) {
+  for (const char* metric : {"taylor", "ppl"}) {
+    const std::string plus = std::string(metric) + "+";
+    if (scores.metrics.contains(metric)) scores.metrics.emplace(plus, scores.metrics.at(metric));
+    if (scores.metrics.contains(plus)) scores.metrics.emplace(metric, scores.metrics.at(plus));
+  }
+}
+
+LayerScores scores_of(const PruneRequest& request, std::int64_t num_layers) {
+  if (!request.scores_file) return {};
+  LayerScores scores = read_scores(*request.scores_file, num_layers);
+  if (scores.metrics.contains(kOrderMetric) && request.method != "auto" &&
+      request.method != kOrderMetric) {
+    throw Error(ErrorKind::kUsage, "--method",
+                format("{} chooses layers, but {} holds a finished order of them", request.method,
+                       request.scores_file->string()))
+        .hint("leave --method out, or give a scores.json");
+  }
+  share_numbers(scores);
+  return scores;
 }
 
 }  // namespace
@@ -68,27 +87,30 @@ void drop_other_runs(LayerScores& scores, std::int64_t remove) {
 RemovalSize removal_size(const PruneRequest& request, std::int64_t num_layers) {
   const int given =
       static_cast<int>(request.remove.has_value()) + static_cast<int>(request.keep.has_value()) +
-      static_cast<int>(request.ratio.has_value()) + static_cast<int>(request.count.has_value());
+      static_cast<int>(request.kept.has_value()) + static_cast<int>(request.ratio.has_value()) +
+      static_cast<int>(request.count.has_value());
   if (given != 1) {
     throw Error(
         ErrorKind::kUsage, "layers to remove",
         given == 0
             ? std::string("neither layers nor a number of layers were given")
-            : format("{} of --remove, --keep, --ratio and --count were given, expected one", given))
+            : format("{} of --remove, --keep, --plan, --ratio and --count were given, expected one",
+                     given))
         .hint(kHowMuch);
   }
   RemovalSize size;
-  if (request.remove || request.keep) {
+  const char* by_list = request.remove ? "--remove" : request.keep ? "--keep" : "--plan";
+  if (request.remove || request.keep || request.kept) {
     if (request.method != "auto") {
       throw Error(ErrorKind::kUsage, "--method",
-                  format("{} chooses layers, but --{} names them already", request.method,
-                         request.remove ? "remove" : "keep"))
+                  format("{} chooses layers, but {} names them already", request.method, by_list))
           .hint("give --count or --ratio with --method, or leave --method out");
     }
     if (request.remove) {
       size.removed = parse_layer_set(*request.remove, num_layers, "--remove");
     } else {
-      const auto kept = parse_layer_list(*request.keep, num_layers, "--keep");
+      const auto kept =
+          request.kept ? *request.kept : parse_layer_list(*request.keep, num_layers, "--keep");
       check_kept(kept, num_layers);
       size.removed = complement(kept, num_layers);
     }
@@ -108,8 +130,7 @@ RemovalSize removal_size(const PruneRequest& request, std::int64_t num_layers) {
     throw Error(ErrorKind::kUsage,
                 request.ratio   ? "--ratio"
                 : request.count ? "--count"
-                : request.keep  ? "--keep"
-                                : "--remove",
+                                : by_list,
                 format("{} of the model's {} layers would go; between 1 and {} can", size.count,
                        num_layers, num_layers - 1))
         .hint(kHowMuch);
@@ -166,6 +187,9 @@ class Measurement {
     options.metrics.clear();
     options.remove = remove;
     options.seed = request_.seed;
+    options.gradient_batch = request_.gradient_batch;
+    options.taylor_per_batch = request_.taylor_per_batch;
+    options.memory_bytes = request_.memory_bytes;
     scores.layers = checkpoint_->config().num_layers;
     for (const std::string& metric : metrics) {
       if (auto blind = blind_scores(metric, scores.layers, request_.seed)) {
@@ -179,6 +203,11 @@ class Measurement {
     scores.block_forwards += computed.block_forwards;
     scores.metrics.merge(computed.metrics);
     if (computed.cka.defined()) scores.cka = computed.cka;
+    if (computed.sleb_removed.empty()) return;
+    scores.sleb_removed = std::move(computed.sleb_removed);
+    scores.sleb_perplexity = std::move(computed.sleb_perplexity);
+    scores.sleb_block_forwards = computed.sleb_block_forwards;
+    scores.sleb_plain_forwards = computed.sleb_plain_forwards;
   }
 
   double perplexity_without_layers(const std::vector<std::int64_t>& removed) {
@@ -203,14 +232,19 @@ class Measurement {
 };
 
 std::string method_of(const PruneRequest& request, const RemovalSize& size,
-                      const DecoderConfig& config) {
+                      const DecoderConfig& config, const LayerScores& known) {
   if (!size.removed.empty()) return "list";
+  if (known.metrics.contains(kOrderMetric)) return kOrderMetric;
+  if (request.method == kOrderMetric) {
+    throw Error(ErrorKind::kUsage, "--method", "order takes the layers from a file, there is none")
+        .hint("--scores block_order.csv");
+  }
   if (request.method != "auto") {
     check_metric(request.method, "--method");
     return request.method;
   }
   const double ratio = static_cast<double>(size.count) / static_cast<double>(config.num_layers);
-  return auto_metric(request.recovery_planned, ratio, config.hidden_size);
+  return auto_metric(request.recovery_planned, ratio, config.hidden_size, request.thorough);
 }
 
 void check_calibration(const std::vector<std::string>& missing, const PruneRequest& request,
@@ -233,10 +267,11 @@ PrunePlan plan_pruning(const std::filesystem::path& model, const PruneRequest& r
   PrunePlan plan;
   plan.layers = checkpoint->config().num_layers;
   const RemovalSize size = removal_size(request, plan.layers);
-  plan.chosen = {method_of(request, size, checkpoint->config()), size.removed, 0};
+  plan.scores = scores_of(request, plan.layers);
+  plan.chosen = {method_of(request, size, checkpoint->config(), plan.scores), size.removed, 0};
   const std::string& method = plan.chosen.method;
   if (method == "list") check_removal(size.removed, plan.layers, request.force);
-  if (request.scores_file) plan.scores = read_scores(*request.scores_file, plan.layers);
+  if (method == "sleb") check_sleb_rounds(plan.layers, size.count);
   drop_other_runs(plan.scores, size.count);
   const std::vector<std::string> missing = missing_metrics(method, calibrated, plan.scores);
   check_calibration(missing, request, method);

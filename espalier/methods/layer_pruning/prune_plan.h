@@ -11,21 +11,27 @@
 #include <ATen/core/Tensor.h>
 
 #include "espalier/base/reporter.h"
+#include "espalier/methods/layer_pruning/score_files.h"
 #include "espalier/methods/layer_pruning/scores.h"
 #include "espalier/models/decoder/decoder.h"
 
 namespace espalier::layer_pruning {
 
-/// What the user asked for. Exactly one of remove, keep, ratio, count.
+/// What the user asked for. Exactly one of remove, keep, kept, ratio, count.
 struct PruneRequest {
-  std::optional<std::string> remove, keep;  // layer sets as text
-  std::optional<double> ratio;              // floor(ratio * L) layers go
+  std::optional<std::string> remove, keep;        // layer sets as text
+  std::optional<std::vector<std::int64_t>> kept;  // read from a file (mergekit.h, plan_file.h)
+  std::optional<double> ratio;                    // floor(ratio * L) layers go
   std::optional<std::int64_t> count;
-  std::string method = "auto";  // or one of metric_names(); not with remove or keep
+  std::string method = "auto";  // or one of metric_names(); not with remove, keep or kept
   std::optional<std::filesystem::path> scores_file, calibration_file;
   std::int64_t samples = 10, seq_len = 128;
   bool special_in_text = true;
-  bool recovery_planned = false;  // for auto
+  bool recovery_planned = false;     // for auto
+  bool thorough = false;             // auto may take longer: sleb instead of angular
+  std::int64_t gradient_batch = 10;  // of taylor and gradnorm, see ScoreOptions
+  bool taylor_per_batch = false;
+  std::int64_t memory_bytes = 0;  // see ScoreOptions
   bool force = false;             // layers 0 and 1 may go
   std::uint64_t seed = 42;
   at::ScalarType type = at::kFloat;
@@ -52,7 +58,7 @@ struct PrunePlan {
 };
 
 /// Number of layers that ratio or count ask for, and the layers of a list. Throws Error(kUsage)
-/// unless exactly one of the four is given and the result is a valid removal
+/// unless exactly one of the five is given and the result is a valid removal
 /// (surgery/layer_plan.h).
 struct RemovalSize {
   std::int64_t count = 0;

@@ -125,6 +125,78 @@ TEST(PlanPruning, ScoresFromAFile) {
             (Layers{3}));
 }
 
+TEST(PlanPruning, AnOrderFileChoosesByItself) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 6}.write_folder(dir / "model");
+  write_file_atomically(dir / "order.csv", "4,2,5\n");
+  PruneRequest request = by_count(2, "auto");
+  request.scores_file = dir / "order.csv";
+  const PrunePlan plan = plan_pruning(dir / "model", request, silent_reporter(), never_stop());
+  EXPECT_EQ(plan.chosen.method, "order");
+  EXPECT_EQ(plan.chosen.removed, (Layers{2, 4}));
+  const auto refusal = [&] {
+    return error_of([&] { plan_pruning(dir / "model", request, silent_reporter(), never_stop()); });
+  };
+  request.method = "ppl";
+  EXPECT_TRUE(has(refusal().message(), "ppl chooses layers, but"));
+  request.method = "auto";
+  request.count = 4;
+  EXPECT_TRUE(has(refusal().message(), "at most 3 can go, 4 are asked for"));
+  request.scores_file.reset();
+  request.method = "order";
+  EXPECT_TRUE(has(refusal().hint_text(), "--scores block_order.csv"));
+}
+
+TEST(PlanPruning, PlusTakesTheNumbersOfItsBase) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 8}.write_folder(dir / "model");
+  write_file_atomically(dir / "scores.json",
+                        R"({"n_layers": 8, "metrics": {"taylor": [0, 1, 2, 3, 9, 8, 1, 0]}})");
+  PruneRequest request = by_count(1, "taylor+");
+  request.scores_file = dir / "scores.json";
+  const PrunePlan plan = plan_pruning(dir / "model", request, silent_reporter(), never_stop());
+  EXPECT_EQ(plan.chosen.removed, (Layers{5}));
+  request.count = 3;
+  EXPECT_TRUE(has(error_of([&] {
+                    plan_pruning(dir / "model", request, silent_reporter(), never_stop());
+                  }).message(),
+                  "never removes layers 0-3,6-7: of 8 layers at most 2 can go"));
+}
+
+TEST(PlanPruning, PlansOfOthersAreListsOfLayers) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 6}.write_folder(dir / "model");
+  PruneRequest request;
+  request.kept = Layers{0, 1, 2, 5};
+  EXPECT_EQ(plan_pruning(dir / "model", request, silent_reporter(), never_stop()).chosen.removed,
+            (Layers{3, 4}));
+  request.kept = Layers{0, 1, 2, 3, 4, 5};
+  const auto refusal = [&] {
+    return error_of([&] { plan_pruning(dir / "model", request, silent_reporter(), never_stop()); });
+  };
+  EXPECT_EQ(refusal().subject(), "--plan");
+  request.kept = Layers{0, 1};
+  request.count = 2;
+  EXPECT_TRUE(has(refusal().message(), "2 of --remove, --keep, --plan"));
+  request.count.reset();
+  request.method = "bi";
+  EXPECT_TRUE(has(refusal().message(), "bi chooses layers, but --plan names them"));
+  request.method = "auto";
+  request.kept = Layers{0, 9};
+  EXPECT_EQ(refusal().kind(), ErrorKind::kUsage);
+}
+
+TEST(PlanPruning, GreedyCountsAreCheckedBeforeAnyWork) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 4}.write_folder(dir / "model");
+  PruneRequest request = by_count(3, "sleb");
+  request.calibration_file = dir / "absent.txt";
+  const Error error =
+      error_of([&] { plan_pruning(dir / "model", request, silent_reporter(), never_stop()); });
+  EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+  EXPECT_TRUE(has(error.message(), "of 4 layers 1 to 2 can go, found 3"));
+}
+
 TEST(ModelCard, NamesAndLicences) {
   TemporaryFolder dir;
   std::filesystem::create_directory(dir / "a model");
@@ -162,6 +234,7 @@ TEST(PruneJob, FolderOutputIsCompleteAndDescribed) {
   EXPECT_TRUE(has(card, "base_model: model"));
   EXPECT_TRUE(has(card, "Layers 4-5 of `model` were removed"));
   EXPECT_TRUE(has(card, job.command_line));
+  EXPECT_TRUE(has(read_file(dir / "out/mergekit.yaml"), "layer_range: [0, 4]"));
   EXPECT_TRUE(std::filesystem::exists(dir / "out/run/manifest.json"));
   EXPECT_NO_THROW(DecoderCheckpoint::open(dir / "out"));
 }

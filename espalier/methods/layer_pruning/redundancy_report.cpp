@@ -31,7 +31,7 @@ MetricText text_of(const std::string& metric) {
     return {
         "Angular distance (angular)", "distance / pi",
         "How far the run of layers that starts here turns the last token. Low: the run can go."};
-  if (metric == "ppl")
+  if (metric == "ppl" || metric == "ppl+")
     return {"Perplexity without the layer (ppl)", "perplexity",
             "Leave-one-out: the model run without this one layer. Low: little is lost."};
   if (metric == "cka_adj")
@@ -43,6 +43,19 @@ MetricText text_of(const std::string& metric) {
   if (metric == "mag_l2")
     return {"Squared magnitude (mag_l2)", "sum of w^2",
             "Size of the layer's weights, norms included. Says nothing about the data."};
+  if (metric == "cos_block")
+    return {"Change over a run (cos_block)", "1 - cosine",
+            "How far the run of layers that starts here turns the residual stream, averaged over "
+            "all tokens. Low: the run can go."};
+  if (metric == "taylor" || metric == "taylor+")
+    return {"First-order loss change (taylor)", "sum of |w dL/dw|",
+            "What the loss would change by, to first order, if the layer's weights became zero."};
+  if (metric == "gradnorm")
+    return {"Gradient norm (gradnorm)", "norm of dL/dw",
+            "How steeply the loss depends on the layer's weights. Low: little to lose."};
+  if (metric == "sleb")
+    return {"Place in the greedy order (sleb)", "place",
+            "Layers in the order in which their removal costs least, given those already gone."};
   if (metric == "reverse")
     return {"Reverse order (reverse)", "layers after this one", "The last layers go first."};
   return {"Random order (random)", "rank", "A seeded permutation, for comparison."};
@@ -65,12 +78,6 @@ std::vector<std::string> layer_names(std::int64_t layers) {
 
 std::vector<int> as_ints(const std::vector<std::int64_t>& layers) {
   return {layers.begin(), layers.end()};
-}
-
-std::string csv_line(const std::vector<std::int64_t>& layers) {
-  std::string text;
-  for (const std::int64_t layer : layers) text += format("{}{}", text.empty() ? "" : ",", layer);
-  return text + "\n";
 }
 
 std::vector<std::vector<double>> rows_of(const at::Tensor& matrix) {
@@ -99,7 +106,7 @@ void add_metric_chart(const RedundancyResult& result, const PruneChoice& choice,
   chart.kind = ReportChart::Kind::kBar;
   chart.title = text.title;
   chart.x_label =
-      choice.method == "angular" ? format("first layer of a run of {}", result.remove) : "layer";
+      scores_runs(choice.method) ? format("first layer of a run of {}", result.remove) : "layer";
   chart.y_label = text.axis;
   chart.log_y =
       spreads_far(values);  // the first layers are often worth thousands of times the others
@@ -108,12 +115,12 @@ void add_metric_chart(const RedundancyResult& result, const PruneChoice& choice,
   for (std::size_t layer = 0; layer < values.size(); ++layer)
     series.x.push_back(static_cast<double>(layer));
   chart.series.push_back(std::move(series));
-  // For angular one bar stands for a whole run: the best start is marked.
-  chart.highlight = choice.method == "angular"
+  // For runs one bar stands for a whole run: the best start is marked.
+  chart.highlight = scores_runs(choice.method)
                         ? std::vector<int>{static_cast<int>(choice.removed.front())}
                         : as_ints(choice.removed);
   chart.highlight_name =
-      choice.method == "angular" ? "start of the chosen run" : "would be removed";
+      scores_runs(choice.method) ? "start of the chosen run" : "would be removed";
   report.chart(chart);
   report.paragraph(format("{} Would remove {}.", text.meaning, layer_set_text(choice.removed)));
 }
@@ -137,6 +144,31 @@ void add_choices(const RedundancyResult& result, HtmlReport& report) {
                "the paper's claim for reverse is accuracy after fine-tuning.",
                number(result.scores.dense_perplexity)));
   }
+}
+
+/// How perplexity grows as sleb takes layer after layer.
+void add_greedy_search(const RedundancyResult& result, HtmlReport& report) {
+  const LayerScores& scores = result.scores;
+  if (scores.sleb_perplexity.empty()) return;
+  report.heading("The greedy search");
+  ReportChart chart;
+  chart.title = "Perplexity after each removal (sleb)";
+  chart.x_label = "layers removed";
+  chart.y_label = "perplexity";
+  chart.log_y = spreads_far(scores.sleb_perplexity);
+  ReportSeries series{"sleb", {0}, {scores.dense_perplexity}};
+  for (std::size_t i = 0; i < scores.sleb_perplexity.size(); ++i) {
+    series.x.push_back(static_cast<double>(i + 1));
+    series.y.push_back(scores.sleb_perplexity[i]);
+  }
+  chart.series.push_back(std::move(series));
+  report.chart(chart);
+  std::string order;
+  for (const std::int64_t layer : scores.sleb_removed)
+    order += format("{}{}", order.empty() ? "" : ", ", layer);
+  report.paragraph(
+      format("In this order: {}. {} block runs instead of the {} of running every candidate.",
+             order, scores.sleb_block_forwards, scores.sleb_plain_forwards));
 }
 
 void add_similarity(const RedundancyResult& result, HtmlReport& report) {
@@ -199,6 +231,7 @@ void write_report(const RedundancyResult& result, const fs::path& path) {
   }
   report.figures(figures);
   add_choices(result, report);
+  add_greedy_search(result, report);
   add_similarity(result, report);
   report.heading("Scores by layer");
   for (const PruneChoice& choice : result.choices) {
@@ -240,7 +273,7 @@ void write_redundancy(const RedundancyResult& result, const fs::path& folder) {
                         scores_to_json(result.scores, result.model, result.calibration));
   for (const auto& [metric, values] : result.scores.metrics) {
     write_file_atomically(folder / format("block_order_{}.csv", metric),
-                          csv_line(block_order(result.scores, metric)));
+                          order_to_csv(block_order(result.scores, metric)));
   }
   if (result.scores.cka.defined()) {
     std::string csv;
@@ -282,6 +315,12 @@ std::string redundancy_json(const RedundancyResult& result) {
         {"perplexity", choice.perplexity > 0 ? Json(choice.perplexity) : Json(nullptr)}};
   }
   json["block_forwards"] = result.scores.block_forwards;
+  if (!result.scores.sleb_removed.empty()) {
+    json["sleb"] = {{"removed", result.scores.sleb_removed},
+                    {"perplexity", result.scores.sleb_perplexity},
+                    {"block_forwards", result.scores.sleb_block_forwards},
+                    {"plain_forwards", result.scores.sleb_plain_forwards}};
+  }
   json["calibration"] = {
       {"file", result.calibration.file},       {"sha256", result.calibration.sha256},
       {"samples", result.calibration.samples}, {"seq_len", result.calibration.seq_len},

@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 
 #include "espalier/base/error.h"
+#include "espalier/methods/layer_pruning/score_files.h"
 #include "espalier/similarity/similarity.h"
 
 #include "tests/support/tiny_model.h"
@@ -270,33 +271,110 @@ TEST(Select, AutoMetric) {
   EXPECT_EQ(auto_metric(true, 0.25, 4096), "reverse");
   EXPECT_EQ(auto_metric(true, 0.35, 4096), "bi");
   EXPECT_EQ(auto_metric(true, 0.25, 576), "bi");
+  EXPECT_EQ(auto_metric(false, 0.25, 576, true), "sleb");
+  EXPECT_EQ(auto_metric(true, 0.25, 4096, true), "reverse");
 }
 
-TEST(ScoresJson, RoundTripAndRefusals) {
-  LayerScores scores = made_up();
-  scores.dense_perplexity = 36.5;
-  scores.cka = at::rand({6, 6}, at::kDouble);
-  scores.cka[0][1] = std::nan("");
-  const std::string text = scores_to_json(scores, "a/model", {"text.txt", "abc", 10, 128, 42});
-  EXPECT_TRUE(has(text, "\"n_layers\": 6"));
-  const LayerScores back = scores_from_json(text, "scores.json");
-  EXPECT_EQ(back.metrics.at("bi"), scores.metrics.at("bi"));
-  EXPECT_TRUE(std::isnan(back.metrics.at("angular")[4]));
-  EXPECT_EQ(back.dense_perplexity, 36.5);
-  EXPECT_TRUE(at::equal(at::nan_to_num(back.cka, 9), at::nan_to_num(scores.cka, 9)));
-  EXPECT_EQ(select_layers(back, "angular", 3), (Layers{2, 3, 4}));
+TEST(Select, PlusNeverTakesTheEnds) {
+  // Shortened LLaMA's example: order 0,28,27,25,29,26,... of 32 layers.
+  LayerScores scores;
+  scores.layers = 32;
+  std::vector<double> values(32, 100);
+  double place = 0;
+  for (const std::size_t layer : {0, 28, 27, 25, 29, 26}) values[layer] = place++;
+  scores.metrics["taylor"] = scores.metrics["taylor+"] = values;
+  EXPECT_EQ(select_layers(scores, "taylor", 2), (Layers{0, 28}));
+  EXPECT_EQ(select_layers(scores, "taylor+", 2), (Layers{27, 28}));
+  EXPECT_EQ(protected_layers("ppl+", 32), (Layers{0, 1, 2, 3, 30, 31}));
+  EXPECT_EQ(protected_layers("ppl+", 5), (Layers{0, 1, 2, 3, 4}));
+  const std::vector<std::int64_t> order = block_order(scores, "taylor+");
+  EXPECT_EQ(Layers(order.begin(), order.begin() + 3), (Layers{28, 27, 25}));
+  EXPECT_EQ(Layers(order.end() - 6, order.end()), (Layers{0, 1, 2, 3, 30, 31}));
+  const Error error = error_of([&] { select_layers(scores, "taylor+", 27); });
+  EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+  EXPECT_EQ(error.message(),
+            "never removes layers 0-3,30-31: of 32 layers at most 26 can go, 27 are asked for");
+  EXPECT_TRUE(has(error.hint_text(), "--method taylor"));
+}
 
-  const auto refusal = [](const char* bad) {
-    return error_of([&] { scores_from_json(bad, "scores.json"); });
-  };
-  EXPECT_TRUE(has(refusal("{}").hint_text(), "espalier redundancy"));
-  EXPECT_TRUE(has(refusal(R"({"n_layers": 3, "metrics": {"bi": [1, 2]}})").message(),
-                  "metrics.bi has 2 entries, but n_layers is 3"));
-  EXPECT_TRUE(
-      has(refusal(R"({"n_layers": 1, "metrics": {"bi": ["x"]}})").message(), "expected numbers"));
-  EXPECT_TRUE(
-      has(refusal(R"({"n_layers": 1, "metrics": {"bi": [null]}})").message(), "without a number"));
-  EXPECT_TRUE(has(refusal("[").subject(), "scores.json:1:"));
+TEST(Select, GreedyOrderIsGoodForFewerLayersOnly) {
+  LayerScores scores;
+  scores.layers = 6;
+  scores.metrics["sleb"] = {5, 1, 3, 0, 2, 4};
+  scores.sleb_removed = {3, 1};
+  EXPECT_EQ(select_layers(scores, "sleb", 1), (Layers{3}));
+  EXPECT_EQ(select_layers(scores, "sleb", 2), (Layers{1, 3}));
+  const Error error = error_of([&] { select_layers(scores, "sleb", 3); });
+  EXPECT_TRUE(has(error.message(), "searched for 2 layers, but 3"));
+  EXPECT_EQ(block_order(scores, "sleb"), (Layers{3, 1, 4, 2, 0, 5}));
+}
+
+TEST(Sweep, GroupsOfSamplesGiveTheSameScores) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 4}.write_folder(dir / "model");
+  const Decoder model = load(dir / "model");
+  const at::Tensor ids = token_ids(5, 16, 61);
+  ScoreOptions options;
+  options.metrics = {"bi", "angular", "cos_block", "ppl", "ppl+", "mag_l1", "cka_adj"};
+  options.remove = 2;
+  const LayerScores whole = score_layers(model, ids, options, silent_reporter());
+  options.memory_bytes = 1;  // one sample at a time
+  const LayerScores parts = score_layers(model, ids, options, silent_reporter());
+  EXPECT_EQ(parts.block_forwards, whole.block_forwards);
+  EXPECT_NEAR(parts.dense_perplexity / whole.dense_perplexity, 1, 1e-6);
+  for (const std::string& metric : options.metrics) {
+    for (std::size_t layer = 0; layer < 4; ++layer) {
+      const double a = whole.metrics.at(metric)[layer], b = parts.metrics.at(metric)[layer];
+      if (std::isnan(a)) {
+        EXPECT_TRUE(std::isnan(b)) << metric << " " << layer;
+      } else if (metric != "cka_adj") {  // its minibatches are those of a group
+        EXPECT_NEAR(b / a, 1, 1e-6) << metric << " " << layer;
+      }
+    }
+  }
+}
+
+TEST(Sweep, GradientsSayWhatTheyNeedWhenMemoryIsShort) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 4}.write_folder(dir / "model");
+  const Decoder model = load(dir / "model");
+  ScoreOptions options;
+  options.metrics = {"taylor"};
+  options.gradient_batch = 2;
+  options.memory_bytes = 5 * 2 * 16 * 32 * 4;  // the states of two samples
+  const at::Tensor ids = token_ids(6, 16, 61);
+  const Error error = error_of([&] { score_layers(model, ids, options, silent_reporter()); });
+  EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+  EXPECT_TRUE(has(error.hint_text(), "--taylor-per-batch"));
+  options.taylor_per_batch = true;
+  EXPECT_EQ(score_layers(model, ids, options, silent_reporter()).metrics.at("taylor").size(), 4u);
+}
+
+TEST(Sweep, CosBlockIsTheMeanCosineOfARun) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 5}.write_folder(dir / "model");
+  const Decoder model = load(dir / "model");
+  const at::Tensor ids = token_ids(3, 9, 61);
+  std::vector<at::Tensor> states{model.embed(ids)};
+  for (std::int64_t layer = 0; layer < 5; ++layer)
+    states.push_back(model.run_layer(states.back(), layer, model.context(9)));
+  for (const std::int64_t run : {1, 3, 4}) {
+    const LayerScores scores = scored(model, ids, {"cos_block"}, run);
+    const std::vector<double>& values = scores.metrics.at("cos_block");
+    for (std::int64_t j = 0; j < 5; ++j) {
+      if (j + run > 5) {
+        EXPECT_TRUE(std::isnan(values[static_cast<std::size_t>(j)]));
+        continue;
+      }
+      EXPECT_NEAR(values[static_cast<std::size_t>(j)],
+                  block_influence(states[static_cast<std::size_t>(j)],
+                                  states[static_cast<std::size_t>(j + run)]),
+                  1e-12);
+    }
+    const Layers chosen = select_layers(scores, "cos_block", run);
+    EXPECT_EQ(static_cast<std::int64_t>(chosen.size()), run);
+    EXPECT_EQ(chosen.back() - chosen.front(), run - 1);
+  }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
-// The arithmetic of one decoder block: norm, attention with rotary embedding, residual, norm, gated
-// MLP, residual.
+// The arithmetic of one decoder block: attention with rotary embedding and a gated MLP, each added
+// to the residual stream, with norms before, after or around them.
+#include <cmath>
+
 #include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
@@ -28,14 +30,15 @@ bool equal_lengths(const std::vector<std::int64_t>& starts) {
 /// q [1, total, heads, d], k and v [1, total, kv_heads, d] -> [1, total, heads, d]; rows do not see
 /// each other.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<std::int64_t>& starts, std::int64_t window) {
+                            const std::vector<std::int64_t>& starts,
+                            const AttentionOptions& options) {
   ESPALIER_ASSERT(q.size(0) == 1 && starts.size() >= 2 && starts.back() == q.size(1));
   if (equal_lengths(starts)) {
     const auto rows = static_cast<std::int64_t>(starts.size()) - 1;
     const auto split = [&](const at::Tensor& x) {
       return x.reshape({rows, starts[1], x.size(2), x.size(3)});
     };
-    return causal_attention(split(q), split(k).transpose(1, 2), split(v).transpose(1, 2), window)
+    return causal_attention(split(q), split(k).transpose(1, 2), split(v).transpose(1, 2), options)
         .reshape(q.sizes());
   }
   std::vector<at::Tensor> out;
@@ -43,24 +46,54 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
     const auto row = [&](const at::Tensor& x) {
       return x.narrow(1, starts[i], starts[i + 1] - starts[i]);
     };
-    out.push_back(causal_attention(row(q), row(k).transpose(1, 2), row(v).transpose(1, 2), window));
+    out.push_back(
+        causal_attention(row(q), row(k).transpose(1, 2), row(v).transpose(1, 2), options));
   }
   return at::cat(out, 1);
+}
+
+struct Qkv {
+  at::Tensor q, k, v;  // [batch, tokens, heads, head_dim]
+};
+
+/// Projections, normalised where the model does, before the rotary embedding.
+Qkv project(const Attention& attn, const DecoderConfig& config, const at::Tensor& x) {
+  std::vector<at::Tensor> parts;
+  if (attn.qkv_proj.defined()) {
+    const std::int64_t q = config.num_heads * config.head_dim,
+                       kv = config.num_kv_heads * config.head_dim;
+    for (const at::Tensor& part : attn.qkv_proj(x).split_with_sizes({q, kv, kv}, -1))
+      parts.push_back(part.contiguous());
+  } else {
+    parts = linear_group(x, {&attn.q_proj, &attn.k_proj, &attn.v_proj});
+  }
+  const bool whole = config.qk_norm == QkNorm::kWholeWidth,
+             each = config.qk_norm == QkNorm::kPerHead;
+  const auto heads = [&](at::Tensor y, std::int64_t count, const RmsNorm* norm) {
+    if (norm != nullptr && whole) y = (*norm)(y);
+    y = y.view({x.size(0), x.size(1), count, config.head_dim});
+    return norm != nullptr && each ? (*norm)(y) : y;
+  };
+  return {heads(parts[0], config.num_heads, &attn.q_norm),
+          heads(parts[1], config.num_kv_heads, &attn.k_norm),
+          heads(parts[2], config.num_kv_heads, nullptr)};
+}
+
+AttentionOptions options_of(const DecoderBlock& block, const DecoderConfig& config) {
+  AttentionOptions options(block.window);
+  options.scale = config.attention_scale;
+  options.softcap = config.attention_softcap;
+  return options;
 }
 
 at::Tensor attend(const DecoderBlock& block, const DecoderConfig& config, const at::Tensor& x,
                   const AttentionContext& context, const CacheSlot& cache) {
   const std::int64_t batch = x.size(0), tokens = x.size(1);
-  const Attention& attn = block.self_attn;
-  const auto heads = [&](const at::Tensor& y, std::int64_t count) {
-    return y.view({batch, tokens, count, config.head_dim});
-  };
-  at::Tensor q = heads(attn.q_proj(x), config.num_heads);
-  at::Tensor k = heads(attn.k_proj(x), config.num_kv_heads);
-  const at::Tensor v = heads(attn.v_proj(x), config.num_kv_heads);
+  const AttentionOptions options = options_of(block, config);
+  auto [q, k, v] = project(block.self_attn, config, x);
   if (block.use_rope) {
-    q = rope_(q, context.cos, context.sin);
-    k = rope_(k, context.cos, context.sin);
+    q = turn(q, context.rope, block.window > 0);
+    k = turn(k, context.rope, block.window > 0);
   }
   at::Tensor out;
   if (cache.keys != nullptr) {
@@ -69,16 +102,48 @@ at::Tensor attend(const DecoderBlock& block, const DecoderConfig& config, const 
     cache.values->narrow(2, cache.start, tokens).copy_(v.transpose(1, 2));
     const std::int64_t length = cache.start + tokens;
     out = causal_attention(q, cache.keys->narrow(2, 0, length), cache.values->narrow(2, 0, length),
-                           block.window);
+                           options);
   } else if (!context.row_starts.empty()) {
-    out = packed_attention(q, k, v, context.row_starts, block.window);
+    out = packed_attention(q, k, v, context.row_starts, options);
   } else {
-    out = causal_attention(q, k.transpose(1, 2), v.transpose(1, 2), block.window);
+    out = causal_attention(q, k.transpose(1, 2), v.transpose(1, 2), options);
   }
-  return attn.o_proj(out.reshape({batch, tokens, config.num_heads * config.head_dim}));
+  return block.self_attn.o_proj(out.reshape({batch, tokens, config.num_heads * config.head_dim}));
+}
+
+template <class GetLinear, class GetNorm>
+void load_attention(const DecoderConfig& config, const GetLinear& linear, const GetNorm& norm,
+                    Attention& attn) {
+  if (config.fused_projections) {
+    attn.qkv_proj = linear("self_attn.qkv_proj", config.attention_bias);
+  } else {
+    attn.q_proj = linear("self_attn.q_proj", config.attention_bias);
+    attn.k_proj = linear("self_attn.k_proj", config.attention_bias);
+    attn.v_proj = linear("self_attn.v_proj", config.attention_bias);
+  }
+  attn.o_proj = linear("self_attn.o_proj", config.attention_out_bias);
+  if (config.qk_norm == QkNorm::kNone) return;
+  attn.q_norm = norm("self_attn.q_norm");
+  attn.k_norm = norm("self_attn.k_norm");
 }
 
 }  // namespace
+
+double embedding_scale(const DecoderConfig& config, at::ScalarType type) {
+  const double exact = std::sqrt(static_cast<double>(config.hidden_size));
+  return at::scalar_tensor(exact, at::TensorOptions().dtype(type)).item<double>();
+}
+
+at::Tensor turn(const at::Tensor& x, const RopeTables& tables, bool local) {
+  const bool own = local && tables.local_cos.defined();
+  const at::Tensor& cos = own ? tables.local_cos : tables.cos;
+  const at::Tensor& sin = own ? tables.local_sin : tables.sin;
+  const std::int64_t turned = cos.size(-1), all = x.size(-1);
+  if (turned == all) return rope_(x, cos, sin);
+  return at::cat(
+      {rope_(x.narrow(-1, 0, turned).contiguous(), cos, sin), x.narrow(-1, turned, all - turned)},
+      -1);
+}
 
 std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, std::int64_t layer,
                                          at::ScalarType type, at::Device device) {
@@ -92,15 +157,24 @@ std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, st
   const auto linear = [&](const std::string& name, bool bias) {
     return Linear{get(name + ".weight"), bias ? get(name + ".bias") : at::Tensor()};
   };
-  block->input_layernorm = {get("input_layernorm.weight"), config.rms_norm_eps};
-  block->self_attn.q_proj = linear("self_attn.q_proj", config.attention_bias);
-  block->self_attn.k_proj = linear("self_attn.k_proj", config.attention_bias);
-  block->self_attn.v_proj = linear("self_attn.v_proj", config.attention_bias);
-  block->self_attn.o_proj = linear("self_attn.o_proj", config.attention_out_bias);
-  block->post_attention_layernorm = {get("post_attention_layernorm.weight"), config.rms_norm_eps};
-  block->mlp.gate_proj = linear("mlp.gate_proj", config.mlp_bias);
-  block->mlp.up_proj = linear("mlp.up_proj", config.mlp_bias);
+  const auto norm = [&](const std::string& name) {
+    return RmsNorm{get(name + ".weight"), config.rms_norm_eps, config.norm_plus_one};
+  };
+  if (config.norms != NormPlacement::kAfter) block->input_layernorm = norm("input_layernorm");
+  load_attention(config, linear, norm, block->self_attn);
+  block->post_attention_layernorm = norm("post_attention_layernorm");
+  if (config.norms == NormPlacement::kSandwich)
+    block->pre_feedforward_layernorm = norm("pre_feedforward_layernorm");
+  if (config.norms != NormPlacement::kBefore)
+    block->post_feedforward_layernorm = norm("post_feedforward_layernorm");
+  if (config.fused_projections) {
+    block->mlp.gate_up_proj = linear("mlp.gate_up_proj", config.mlp_bias);
+  } else {
+    block->mlp.gate_proj = linear("mlp.gate_proj", config.mlp_bias);
+    block->mlp.up_proj = linear("mlp.up_proj", config.mlp_bias);
+  }
   block->mlp.down_proj = linear("mlp.down_proj", config.mlp_bias);
+  block->mlp.gelu = config.gelu;
   block->window = config.window[static_cast<std::size_t>(layer)];
   block->use_rope = config.use_rope[static_cast<std::size_t>(layer)] != 0;
   return block;
@@ -109,9 +183,16 @@ std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, st
 at::Tensor run_block(const DecoderBlock& block, const DecoderConfig& config, const at::Tensor& h,
                      const AttentionContext& context, const CacheSlot& cache) {
   ESPALIER_ASSERT(h.dim() == 3 && h.size(2) == config.hidden_size);
-  const at::Tensor middle =
-      add_residual(h, attend(block, config, block.input_layernorm(h), context, cache));
-  return add_residual(middle, block.mlp(block.post_attention_layernorm(middle)));
+  const auto optional = [](const RmsNorm& norm, const at::Tensor& x) {
+    return norm.defined() ? norm(x) : x;
+  };
+  const bool before = config.norms == NormPlacement::kBefore;
+  at::Tensor attended = attend(block, config, optional(block.input_layernorm, h), context, cache);
+  if (!before) attended = block.post_attention_layernorm(attended);
+  const at::Tensor middle = add_residual(h, attended);
+  const RmsNorm& entry = before ? block.post_attention_layernorm : block.pre_feedforward_layernorm;
+  return add_residual(
+      middle, optional(block.post_feedforward_layernorm, block.mlp(optional(entry, middle))));
 }
 
 }  // namespace espalier

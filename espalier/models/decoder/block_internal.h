@@ -18,6 +18,12 @@ struct CacheSlot {
   std::int64_t start = 0;  // positions already filled
 };
 
+/// sqrt(hidden_size) as the compute dtype has it: gemma rounds before it multiplies.
+double embedding_scale(const DecoderConfig& config, at::ScalarType type);
+
+/// Queries or keys [..., heads, head_dim] turned by the tables of a layer; may overwrite x.
+at::Tensor turn(const at::Tensor& x, const RopeTables& tables, bool local);
+
 std::shared_ptr<DecoderBlock> load_block(const DecoderCheckpoint& checkpoint, std::int64_t layer,
                                          at::ScalarType type, at::Device device);
 

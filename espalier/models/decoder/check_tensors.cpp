@@ -13,7 +13,7 @@ namespace {
 /// Buffers that older exporters saved along with the weights, and the head of tied models.
 bool is_ignorable(const DecoderConfig& config, std::string_view name, std::string_view label) {
   if (label.ends_with(".rotary_emb.inv_freq") || label.ends_with(".attn_rot_embd") ||
-      label == "rope_freqs.weight")
+      label == "rope_freqs.weight" || label.starts_with("rope_factors_"))
     return true;
   return config.tied_embeddings && name == "lm_head.weight";
 }

@@ -10,6 +10,7 @@
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
+#include "espalier/models/decoder/bnb_weights.h"
 #include "espalier/models/decoder/check_tensors.h"
 #include "espalier/models/decoder/tensor_names.h"
 #include "espalier/tensor/tensor_view.h"
@@ -34,13 +35,17 @@ class HfCheckpoint final : public DecoderCheckpoint {
     read_generation_config();
     std::vector<FoundTensor> found;
     std::vector<std::string> problems;
+    bnb_ = BnbWeights::collect(folder_.tensors(), problems);
+    throw_problems(folder, problems);
+    for (const std::string& name : bnb_.names()) found.push_back({name, name, bnb_.shape(name)});
     for (const StoredTensor& tensor : folder_.tensors()) {
-      found.push_back({tensor.name, tensor.name, tensor.shape});
+      if (!bnb_.owns(tensor.name)) found.push_back({tensor.name, tensor.name, tensor.shape});
       by_layer_[layer_of_tensor(tensor.name)].push_back(&tensor);
     }
     problems = check_decoder_tensors(config_, found, [](const std::string& name) { return name; });
     for (const StoredTensor& tensor : folder_.tensors()) {
-      if (!is_float(tensor.dtype) && layer_of_tensor(tensor.name) < config_.num_layers) {
+      if (!is_float(tensor.dtype) && !bnb_.owns(tensor.name) &&
+          layer_of_tensor(tensor.name) < config_.num_layers) {
         problems.push_back(format("{} is {}, expected F32, F16, BF16 or F64", tensor.name,
                                   safetensors_name(tensor.dtype)));
       }
@@ -51,6 +56,7 @@ class HfCheckpoint final : public DecoderCheckpoint {
   bool has(std::string_view name) const override { return folder_.find(name) != nullptr; }
 
   at::Tensor load(std::string_view name, at::ScalarType type, at::Device device) const override {
+    if (bnb_.has(name)) return nf4_dequantize(bnb_.load(name), type).to(device);
     const StoredTensor& tensor = find(name);
     // The data of a file with an odd header length is misaligned; libtorch's kernels then need a
     // copy.
@@ -70,9 +76,17 @@ class HfCheckpoint final : public DecoderCheckpoint {
     return loaded;
   }
 
+  std::shared_ptr<const Nf4Weight> load_nf4(std::string_view name,
+                                            at::Device device) const override {
+    return bnb_.has(name) ? std::make_shared<Nf4Weight>(bnb_.load(name).to(device)) : nullptr;
+  }
+
   StoredWeight stored(std::string_view name) const override {
     const StoredTensor& tensor = find(name);
-    StoredWeight weight{GgufType::kF32, tensor.shape, tensor.data, tensor.file, 0};
+    if (bnb_.has(name))
+      throw Error(ErrorKind::kUnsupported, tensor.name,
+                  "is stored as bitsandbytes' nf4, which has no GGUF twin");
+    StoredWeight weight{GgufType::kF32, tensor.shape, tensor.data, tensor.file};
     switch (tensor.dtype) {
       case Dtype::kF32:
         weight.type = GgufType::kF32;
@@ -131,6 +145,7 @@ class HfCheckpoint final : public DecoderCheckpoint {
   }
 
   HfFolder folder_;
+  BnbWeights bnb_;
   std::map<std::int64_t, std::vector<const StoredTensor*>> by_layer_;
 };
 
@@ -140,11 +155,11 @@ class GgufCheckpoint final : public DecoderCheckpoint {
     config_ = parse_gguf_decoder_config(file_);
     std::vector<FoundTensor> found;
     for (const GgufTensor& tensor : file_.tensors()) {
-      found.push_back({hf_name_of(tensor.name), tensor.name, tensor.shape});
+      found.push_back({hf_name_of(tensor.name, config_.family), tensor.name, tensor.shape});
       by_layer_[layer_of_tensor(tensor.name)].push_back(&tensor);
     }
-    throw_problems(path, check_decoder_tensors(config_, found, [](const std::string& name) {
-                     return gguf_name_of(name);
+    throw_problems(path, check_decoder_tensors(config_, found, [&](const std::string& name) {
+                     return gguf_name_of(name, config_.family);
                    }));
   }
 
@@ -173,19 +188,21 @@ class GgufCheckpoint final : public DecoderCheckpoint {
           }
         });
     weight.file->release(weight.data);
+    if (weight.offset != 0) out.sub_(weight.offset);
     return out.to(device, type);
   }
 
   StoredWeight stored(std::string_view name) const override {
     const GgufTensor* tensor = look_up(name);
     if (tensor == nullptr) throw_missing(file_.path(), name);
-    StoredWeight weight{tensor->type, tensor->shape, tensor->data, tensor->file, 0};
+    StoredWeight weight{tensor->type, tensor->shape, tensor->data, tensor->file};
     if (config_.family == DecoderFamily::kLlama) {
       if (name.find(".self_attn.q_proj.") != std::string_view::npos)
         weight.permuted_heads = config_.num_heads;
       if (name.find(".self_attn.k_proj.") != std::string_view::npos)
         weight.permuted_heads = config_.num_kv_heads;
     }
+    if (gguf_stores_plus_one(config_, name)) weight.offset = 1;
     return weight;
   }
 
@@ -199,7 +216,7 @@ class GgufCheckpoint final : public DecoderCheckpoint {
 
  private:
   const GgufTensor* look_up(std::string_view hf_name) const {
-    return file_.find_tensor(gguf_name_of(hf_name));
+    return file_.find_tensor(gguf_name_of(hf_name, config_.family));
   }
 
   static at::Tensor load_permuted_vector(const StoredWeight& weight, at::ScalarType type,

@@ -16,6 +16,7 @@
 
 #include "espalier/io/gguf.h"
 #include "espalier/io/hf_folder.h"
+#include "espalier/kernels/nf4/nf4.h"
 #include "espalier/models/decoder/config.h"
 
 namespace espalier {
@@ -30,6 +31,8 @@ struct StoredWeight {
   /// Heads whose rows are interleaved as in llama-arch GGUF files (attn_q, attn_k); 0 = rows in
   /// Hugging Face order.
   std::int64_t permuted_heads = 0;
+  /// What the stored values are above those under the Hugging Face name (gguf_stores_plus_one).
+  float offset = 0;
 };
 
 class DecoderCheckpoint {
@@ -48,6 +51,11 @@ class DecoderCheckpoint {
   /// llama). Throws Error(kInput) when there is no such tensor.
   virtual at::Tensor load(std::string_view hf_name, at::ScalarType type,
                           at::Device device) const = 0;
+  /// The weight as NF4 when the folder holds it so (bitsandbytes), on `device`; null otherwise.
+  /// `load` gives its dequantised values.
+  virtual std::shared_ptr<const Nf4Weight> load_nf4(std::string_view, at::Device) const {
+    return nullptr;
+  }
   /// The bytes as they lie. Throws Error(kInput) when absent, Error(kUnsupported) for element types
   /// without GGUF twin.
   virtual StoredWeight stored(std::string_view hf_name) const = 0;
@@ -61,9 +69,13 @@ class DecoderCheckpoint {
 };
 
 /// "model.layers.3.self_attn.q_proj.weight" <-> "blk.3.attn_q.weight". Empty when there is no
-/// counterpart.
-std::string gguf_name_of(std::string_view hf_name);
-std::string hf_name_of(std::string_view gguf_name);
+/// counterpart. Families differ in their norms (gemma2's and olmo2's post_attention_layernorm is
+/// not llama's) and in phi3's fused matrices.
+std::string gguf_name_of(std::string_view hf_name, DecoderFamily family = DecoderFamily::kLlama);
+std::string hf_name_of(std::string_view gguf_name, DecoderFamily family = DecoderFamily::kLlama);
+
+/// Whether GGUF files hold this tensor plus one: gemma's norms, which multiply by 1 + weight.
+bool gguf_stores_plus_one(const DecoderConfig& config, std::string_view hf_name);
 
 /// Row order of attn_q / attn_k in llama-arch GGUF files: GGUF row h*D+2j+t holds HF row h*D +
 /// t*D/2 + j. Returns for each GGUF row its HF row.

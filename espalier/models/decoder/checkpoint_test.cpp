@@ -199,8 +199,8 @@ TEST(GgufConfigTest, Refusals) {
             "llama.block_count is out of range");
   expect_in(text("llama.attention.head_count", GgufValue::u32(3), ErrorKind::kInput),
             "not a multiple");
-  expect_in(text("general.architecture", GgufValue::string("gemma2"), ErrorKind::kUnsupported),
-            "gemma2");
+  expect_in(text("general.architecture", GgufValue::string("gptneox"), ErrorKind::kUnsupported),
+            "gptneox");
 }
 
 }  // namespace

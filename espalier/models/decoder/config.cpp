@@ -4,35 +4,70 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
-#include "espalier/models/decoder/config_reader_internal.h"
+#include "espalier/models/decoder/bnb_weights.h"
+#include "espalier/models/decoder/config_layers_internal.h"
 
 namespace espalier {
 namespace {
 
-// Far above any real model, and low enough that no product of sizes below overflows.
-constexpr std::int64_t kMaxLayers = 10'000;
-constexpr std::int64_t kMaxWidth = 1ll << 22;
-constexpr std::int64_t kMaxSize = 1ll << 27;
-
-/// What differs between the model_type values that share our blocks.
-struct FamilyRules {
-  std::string_view model_type, architecture;
-  DecoderFamily family;
-  double rope_theta;
-  std::int64_t kv_heads;  // default of num_key_value_heads, 0 = num_attention_heads
-  bool tied;
-};
-
+using F = DecoderFamily;
+using N = NormPlacement;
+using Q = QkNorm;
 constexpr std::array kFamilies{
-    FamilyRules{"llama", "LlamaForCausalLM", DecoderFamily::kLlama, 1e4, 0, false},
-    FamilyRules{"mistral", "MistralForCausalLM", DecoderFamily::kMistral, 1e4, 8, false},
-    FamilyRules{"qwen2", "Qwen2ForCausalLM", DecoderFamily::kQwen2, 1e4, 32, false},
-    FamilyRules{"smollm3", "SmolLM3ForCausalLM", DecoderFamily::kLlama, 2e6, 4, true},
+    FamilyRules{"llama", "LlamaForCausalLM", F::kLlama, 1e4, 0, false, 0, 1e-6},
+    FamilyRules{"mistral", "MistralForCausalLM", F::kMistral, 1e4, 8, false, 0, 1e-6},
+    FamilyRules{"qwen2", "Qwen2ForCausalLM", F::kQwen2, 1e4, 32, false, 0, 1e-6},
+    FamilyRules{"qwen3", "Qwen3ForCausalLM", F::kQwen3, 1e4, 32, false, 128, 1e-6, N::kBefore,
+                Q::kPerHead},
+    FamilyRules{"smollm3", "SmolLM3ForCausalLM", F::kLlama, 2e6, 4, true, 0, 1e-6},
+    FamilyRules{"gemma2", "Gemma2ForCausalLM", F::kGemma2, 1e4, 4, true, 256, 1e-6, N::kSandwich,
+                Q::kNone},
+    FamilyRules{"gemma3_text", "Gemma3ForCausalLM", F::kGemma3, 1e6, 4, true, 256, 1e-6,
+                N::kSandwich, Q::kPerHead},
+    FamilyRules{"olmo2", "Olmo2ForCausalLM", F::kOlmo2, 1e4, 0, false, 0, 1e-5, N::kAfter,
+                Q::kWholeWidth},
+    FamilyRules{"phi3", "Phi3ForCausalLM", F::kPhi3, 1e4, 0, false, 0, 1e-5},
 };
 
 Error unsupported(std::string_view source, std::string message) {
   return Error(ErrorKind::kUnsupported, source, message);
+}
+
+bool is_gemma(DecoderFamily family) { return family == F::kGemma2 || family == F::kGemma3; }
+
+/// Decoders that we know by name and do not compute.
+void refuse_known(const Json& config, std::string_view model_type, std::string_view architecture,
+                  std::string_view source) {
+  const auto has = [&](std::string_view part) {
+    return model_type.find(part) != std::string_view::npos;
+  };
+  if (has("moe") || has("mixtral") || has("deepseek_v") || has("dbrx") || has("gpt_oss")) {
+    throw unsupported(source, format("model_type \"{}\" is a mixture of experts ({}), which is not "
+                                     "supported",
+                                     model_type, architecture))
+        .hint(format("supported: {}", supported_model_types()));
+  }
+  if (config.contains("text_config")) {
+    throw unsupported(
+        source, format("model_type \"{}\" ({}) keeps a text decoder inside a multimodal model",
+                       model_type, architecture))
+        .hint("save its text model alone (Gemma3ForCausalLM for gemma 3) and use that folder");
+  }
+}
+
+/// Layers without keys and values of their own (gemma 3n, 4), wherever the key stands.
+void refuse_shared_kv(const Json& config, std::string_view source) {
+  for (const Json* level :
+       {&config, config.contains("text_config") ? &config["text_config"] : &config}) {
+    if (!level->is_object()) continue;
+    const auto at = level->find("num_kv_shared_layers");
+    if (at == level->end() || !at->is_number() || at->get<double>() <= 0) continue;
+    throw unsupported(source, format("num_kv_shared_layers is {}: the last layers use keys and "
+                                     "values of earlier ones, which is not supported",
+                                     at->dump()));
+  }
 }
 
 const FamilyRules& find_family(const Json& config, std::string_view source) {
@@ -55,25 +90,35 @@ const FamilyRules& find_family(const Json& config, std::string_view source) {
                 "model_type and architectures are both missing, so the family is unknown")
         .hint(format("add \"model_type\": one of {}", supported_model_types()));
   }
+  refuse_known(config, model_type, architecture, source);
   throw unsupported(
       source, format("model_type \"{}\" with architecture \"{}\" is not a decoder family we have",
                      model_type, architecture))
       .hint(format("supported: {}", supported_model_types()));
 }
 
-/// Anything present that would change the arithmetic and that we do not compute.
-void refuse_unknown_arithmetic(ConfigReader& reader, const Json& config, std::string_view source) {
+void check_activation(ConfigReader& reader, DecoderFamily family, std::string_view source) {
+  if (is_gemma(family)) {
+    const std::string activation = reader.text_or("hidden_activation", "gelu_pytorch_tanh");
+    if (activation != "gelu_pytorch_tanh") {
+      throw unsupported(
+          source, format("hidden_activation is \"{}\", we have gelu_pytorch_tanh only for this "
+                         "family",
+                         activation));
+    }
+    return;
+  }
   const std::string activation = reader.text_or("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") {
+  if (activation != "silu" && activation != "swish")
     throw unsupported(source, format("hidden_act is \"{}\", we have silu only", activation));
-  }
-  if (const Json* q = reader.find("quantization_config"); q != nullptr) {
-    const std::string how =
-        q->is_object() ? q->value("quant_method", std::string("unknown")) : std::string("unknown");
-    throw unsupported(source,
-                      format("quantization_config says the weights are stored with \"{}\"", how))
-        .hint("use the unquantised folder, or a GGUF file of the model");
-  }
+}
+
+/// Anything present that would change the arithmetic and that we do not compute.
+void refuse_unknown_arithmetic(ConfigReader& reader, const Json& config, DecoderFamily family,
+                               std::string_view source) {
+  check_activation(reader, family, source);
+  if (const Json* q = reader.find("quantization_config"); q != nullptr)
+    check_bnb_config(q->dump(), source);
   for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
     if (reader.integer_or(key, 0, 0, kMaxSize) > 1)
       throw unsupported(source,
@@ -81,144 +126,57 @@ void refuse_unknown_arithmetic(ConfigReader& reader, const Json& config, std::st
   }
   for (const char* key :
        {"partial_rotary_factor", "logits_scaling", "residual_multiplier", "embedding_multiplier"}) {
+    if (family == F::kPhi3 && key == std::string_view("partial_rotary_factor")) continue;
     if (reader.number_or(key, 1, -1e9, 1e9) != 1)
       throw unsupported(source, format("{} is {}, we have 1 only", key, config.at(key).dump()));
   }
-  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
-    if (reader.number_or(key, 0, 0, 1e9) != 0)
-      throw unsupported(source, format("{} is set; soft-capping is not supported", key));
-  }
-}
-
-void read_rope(ConfigReader& reader, const FamilyRules& rules, std::string_view source,
-               ProblemList& problems, DecoderConfig& out) {
-  out.rope_theta = reader.number_or("rope_theta", rules.rope_theta, 1e-6, 1e15);
-  // transformers lets the older key win when a file has both.
-  const char* key = reader.has("rope_scaling") ? "rope_scaling" : "rope_parameters";
-  const Json* block = reader.find(key);
-  if (block == nullptr) return;
-  if (!block->is_object()) return reader.wrong(key, *block, "an object");
-  ConfigReader rope(*block, problems, format("{}.", key));
-  out.rope_theta = rope.number_or("rope_theta", out.rope_theta, 1e-6, 1e15);
-  const std::string type = rope.text_or("rope_type", rope.text_or("type", "default"));
-  if (rope.number_or("partial_rotary_factor", 1, 0, 1) != 1)
-    throw unsupported(source, format("{}.partial_rotary_factor is below 1", key));
-  if (rope.has("mrope_section"))
-    throw unsupported(source, format("{}.mrope_section: multimodal rotary embedding", key));
-  for (const auto& [name, value] : block->items()) {
-    if (value.is_object())
-      throw unsupported(source, format("{}.{}: rotary parameters per layer type", key, name));
-  }
-  if (type == "default") return;
-  if (type == "linear") {
-    out.rope_scaling.kind = RopeScaling::Kind::kLinear;
-    out.rope_scaling.factor = rope.number_or("factor", 1, 1e-6, 1e9);
-    if (!rope.has("factor")) problems.add(format("{}.factor is missing", key));
-    return;
-  }
-  if (type != "llama3") {
-    throw unsupported(
-        source, format("{}.rope_type is \"{}\", we have default, linear and llama3", key, type));
-  }
-  for (const char* name : {"factor", "low_freq_factor", "high_freq_factor"}) {
-    if (!rope.has(name)) problems.add(format("{}.{} is missing", key, name));
-  }
-  RopeScaling& scaling = out.rope_scaling;
-  scaling.kind = RopeScaling::Kind::kLlama3;
-  scaling.factor = rope.number_or("factor", 8, 1e-6, 1e9);
-  scaling.low_freq_factor = rope.number_or("low_freq_factor", 1, 1e-6, 1e9);
-  scaling.high_freq_factor = rope.number_or("high_freq_factor", 4, 1e-6, 1e9);
-  scaling.original_context =
-      reader.number_or("original_max_position_embeddings",
-                       rope.number_or("original_max_position_embeddings",
-                                      static_cast<double>(out.context_length), 1, 1e15),
-                       1, 1e15);
-  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
-    problems.add(format("{}.high_freq_factor {} is not above low_freq_factor {}", key,
-                        scaling.high_freq_factor, scaling.low_freq_factor));
-  }
-}
-
-/// A per-layer list, or nothing; a list of another length is a problem.
-const Json* layer_list(ConfigReader& reader, std::string_view key, std::int64_t layers,
-                       ProblemList& problems) {
-  const Json* list = reader.find(key);
-  if (list == nullptr || layers == 0) return nullptr;
-  if (!list->is_array()) {
-    reader.wrong(key, *list, "a list");
-    return nullptr;
-  }
-  if (static_cast<std::int64_t>(list->size()) != layers) {
-    problems.add(
-        format("{} has {} entries, but num_hidden_layers is {}", key, list->size(), layers));
-    return nullptr;
-  }
-  return list;
-}
-
-void read_windows(ConfigReader& reader, const FamilyRules& rules, std::string_view source,
-                  ProblemList& problems, DecoderConfig& out) {
-  out.window.assign(static_cast<std::size_t>(out.num_layers), 0);
-  if (rules.model_type == "llama") return;  // as in transformers, llama knows no windows
-  const bool mistral = out.family == DecoderFamily::kMistral;
-  // An explicit null means "no window" where an absent key means the class's default of 4096.
-  std::int64_t window = reader.integer_or("sliding_window", 0, 0, kMaxSize);
-  if (mistral) {
-    std::fill(out.window.begin(), out.window.end(), window);
-    return;
-  }
-  if (!reader.boolean_or("use_sliding_window", false)) window = 0;
-  const std::int64_t full_below = reader.integer_or("max_window_layers", 28, 0, kMaxSize);
-  const Json* types = layer_list(reader, "layer_types", out.num_layers, problems);
-  for (std::int64_t i = 0; i < out.num_layers; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    bool sliding = rules.model_type == "qwen2" ? i >= full_below : out.use_rope[at] == 0;
-    if (types != nullptr) {
-      const Json& type = (*types)[at];
-      if (!type.is_string()) {
-        reader.wrong("layer_types", type, "strings");
-        continue;
-      }
-      const auto name = type.get<std::string>();
-      if (name != "sliding_attention" && name != "full_attention") {
-        throw unsupported(
-            source,
-            format("layer_types[{}] is \"{}\", we have full_attention and sliding_attention", i,
-                   name));
-      }
-      sliding = name == "sliding_attention";
+  if (reader.boolean_or("use_bidirectional_attention", false))
+    throw unsupported(source, "use_bidirectional_attention is true; decoders here are causal");
+  for (const std::string_view key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    const bool known =
+        family == F::kGemma2 || (family == F::kGemma3 && key == "final_logit_softcapping");
+    if (!known && reader.number_or(key, 0, 0, 1e9) != 0) {
+      throw unsupported(source,
+                        format("{} is set, which models of this family do not compute", key));
     }
-    out.window[at] = sliding ? window : 0;
   }
 }
 
-void read_rope_layers(ConfigReader& reader, const FamilyRules& rules, ProblemList& problems,
-                      DecoderConfig& out) {
-  out.use_rope.assign(static_cast<std::size_t>(out.num_layers), 1);
-  if (rules.model_type != "smollm3")
-    return;  // other classes of transformers ignore the keys, and so must we
-  const std::int64_t interval = reader.integer_or("no_rope_layer_interval", 4, 1, kMaxSize);
-  const Json* list = layer_list(reader, "no_rope_layers", out.num_layers, problems);
-  for (std::int64_t i = 0; i < out.num_layers; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    out.use_rope[at] = (i + 1) % interval != 0 ? 1 : 0;
-    if (list == nullptr) continue;
-    const Json& entry = (*list)[at];
-    if (!entry.is_number_integer())
-      reader.wrong("no_rope_layers", entry, "0 or 1");
-    else
-      out.use_rope[at] = entry.get<std::int64_t>() != 0 ? 1 : 0;
-  }
+/// Soft caps, score scale, embedding scale and the kind of norms.
+void read_arithmetic(ConfigReader& reader, const Json& config, const FamilyRules& rules,
+                     DecoderConfig& out) {
+  out.norms = rules.norms;
+  out.qk_norm = rules.qk_norm;
+  out.fused_projections = rules.family == F::kPhi3;
+  if (!is_gemma(rules.family)) return;
+  out.norm_plus_one = out.gelu = out.scaled_embedding = true;
+  out.attention_scale = 1 / std::sqrt(reader.number_or("query_pre_attn_scalar", 256, 1e-6, 1e9));
+  // Absent: the class's default; null: none.
+  const auto cap = [&](const char* key, double fallback) {
+    return reader.number_or(key, config.contains(key) ? 0 : fallback, 0, 1e9);
+  };
+  const bool second = rules.family == F::kGemma2;
+  if (second) out.attention_softcap = cap("attn_logit_softcapping", 50);
+  out.final_softcap = cap("final_logit_softcapping", second ? 30 : 0);
 }
 
-void read_sizes(ConfigReader& reader, ProblemList& problems, DecoderConfig& out) {
+void read_biases(ConfigReader& reader, DecoderConfig& out) {
+  const bool qwen2 = out.family == F::kQwen2;
+  const bool takes_key = !qwen2 && out.family != F::kMistral && out.family != F::kPhi3;
+  out.attention_out_bias = takes_key && reader.boolean_or("attention_bias", false);
+  out.attention_bias = qwen2 || out.attention_out_bias;
+  out.mlp_bias = out.family == F::kLlama && reader.boolean_or("mlp_bias", false);
+}
+
+void read_sizes(ConfigReader& reader, const FamilyRules& rules, ProblemList& problems,
+                DecoderConfig& out) {
   out.hidden_size = reader.required_size("hidden_size", kMaxWidth);
   out.intermediate_size = reader.required_size("intermediate_size", kMaxWidth);
   out.num_layers = reader.required_size("num_hidden_layers", kMaxLayers);
   out.num_heads = reader.required_size("num_attention_heads", kMaxWidth);
   out.vocab_size = reader.required_size("vocab_size", kMaxSize);
   out.context_length = reader.integer_or("max_position_embeddings", 2048, 1, 1ll << 40);
-  out.rms_norm_eps = reader.number_or("rms_norm_eps", 1e-6, 0, 1);
+  out.rms_norm_eps = reader.number_or("rms_norm_eps", rules.eps, 0, 1);
   if (out.num_heads == 0 || out.hidden_size == 0) return;
   // The class default for an absent key, the number of heads for an explicit null or for llama.
   out.num_kv_heads = reader.integer_or("num_key_value_heads", out.num_heads, 1, kMaxWidth);
@@ -251,29 +209,29 @@ std::string supported_model_types() {
 DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_view source) {
   Json config = parse_json(config_json, source);
   if (!config.is_object()) throw Error(ErrorKind::kInput, source, "is not a JSON object");
+  refuse_shared_kv(config, source);
   const FamilyRules& rules = find_family(config, source);
   // Class defaults for keys that are absent altogether (an explicit null is left as it is).
   if (rules.kv_heads != 0 && !config.contains("num_key_value_heads"))
     config["num_key_value_heads"] = rules.kv_heads;
-  if (!config.contains("sliding_window") && rules.model_type != "smollm3")
+  if (!config.contains("sliding_window") && rules.model_type != "smollm3" &&
+      rules.family != F::kPhi3)
     config["sliding_window"] = 4096;
+  if (rules.head_dim != 0 && !config.contains("head_dim")) config["head_dim"] = rules.head_dim;
 
   ProblemList problems(ErrorKind::kInput, std::string(source));
   ConfigReader reader(config, problems);
-  refuse_unknown_arithmetic(reader, config, source);
+  refuse_unknown_arithmetic(reader, config, rules.family, source);
   DecoderConfig out;
   out.family = rules.family;
   out.architecture = std::string(rules.architecture);
-  read_sizes(reader, problems, out);
+  read_sizes(reader, rules, problems, out);
+  read_arithmetic(reader, config, rules, out);
   read_rope(reader, rules, source, problems, out);
   read_rope_layers(reader, rules, problems, out);
   read_windows(reader, rules, source, problems, out);
   out.tied_embeddings = reader.boolean_or("tie_word_embeddings", rules.tied);
-  const bool takes_bias_keys = out.family == DecoderFamily::kLlama;
-  out.attention_bias = out.family == DecoderFamily::kQwen2 ||
-                       (takes_bias_keys && reader.boolean_or("attention_bias", false));
-  out.attention_out_bias = takes_bias_keys && out.attention_bias;
-  out.mlp_bias = takes_bias_keys && reader.boolean_or("mlp_bias", false);
+  read_biases(reader, out);
   out.torch_dtype = reader.text_or("dtype", reader.text_or("torch_dtype", "float32"));
   out.eos_token_ids = reader.integers("eos_token_id");
   problems.throw_if_any();
@@ -282,8 +240,10 @@ DecoderConfig parse_hf_decoder_config(std::string_view config_json, std::string_
 
 std::int64_t DecoderConfig::parameters_per_layer() const {
   const std::int64_t q = num_heads * head_dim, kv = num_kv_heads * head_dim;
-  std::int64_t count =
-      hidden_size * (2 * q + 2 * kv) + 3 * hidden_size * intermediate_size + 2 * hidden_size;
+  std::int64_t count = hidden_size * (2 * q + 2 * kv) + 3 * hidden_size * intermediate_size;
+  count += hidden_size * (norms == NormPlacement::kSandwich ? 4 : 2);
+  if (qk_norm == QkNorm::kPerHead) count += 2 * head_dim;
+  if (qk_norm == QkNorm::kWholeWidth) count += q + kv;
   if (attention_bias) count += q + 2 * kv;
   if (attention_out_bias) count += hidden_size;
   if (mlp_bias) count += 2 * intermediate_size + hidden_size;

@@ -113,7 +113,7 @@ class ConfigReader {
 
   void wrong(std::string_view key, const Json& found, std::string_view expected) {
     std::string shown = found.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (shown.size() > 60) shown = shown.substr(0, 57) + "...";
+    if (shown.size() > 60) shown.replace(57, std::string::npos, "...");
     problems_.add(format("{}{} is {}, expected {}", prefix_, key, shown, expected));
   }
 

@@ -176,9 +176,18 @@ TEST(DecoderConfigTest, UnknownArithmeticIsNamed) {
     json[key] = Json::parse(value);
     return json;
   };
-  expect_refused(with("model_type", "\"gemma2\""), ErrorKind::kUnsupported, "gemma2");
-  expect_refused(with("model_type", "\"gemma2\""), ErrorKind::kUnsupported,
-                 "llama, mistral, qwen2");
+  expect_refused(with("model_type", "\"gpt2\""), ErrorKind::kUnsupported, "gpt2");
+  expect_refused(with("model_type", "\"gpt2\""), ErrorKind::kUnsupported, "llama, mistral, qwen2");
+  for (const char* moe : {"\"mixtral\"", "\"qwen3_moe\"", "\"deepseek_v3\""})
+    expect_refused(with("model_type", moe), ErrorKind::kUnsupported, "mixture of experts");
+  expect_refused(with("num_kv_shared_layers", "2"), ErrorKind::kUnsupported,
+                 "num_kv_shared_layers is 2");
+  Json nested;
+  nested["model_type"] = "gemma3";
+  nested["text_config"] = base();
+  expect_refused(nested, ErrorKind::kUnsupported, "inside a multimodal model");
+  expect_refused(with("attn_logit_softcapping", "50.0"), ErrorKind::kUnsupported,
+                 "attn_logit_softcapping");
   expect_refused(with("architectures", "[\"LlamaForSequenceClassification\"]"),
                  ErrorKind::kUnsupported, "LlamaForSequenceClassification");
   expect_refused(with("hidden_act", "\"gelu\""), ErrorKind::kUnsupported, "hidden_act is \"gelu\"");

@@ -27,7 +27,8 @@ KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t c
 }
 
 Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type,
-                      at::Device device, Residency residency) {
+                      at::Device device, Residency residency,
+                      const std::function<void(DecoderBlock&, std::int64_t)>& on_block) {
   ESPALIER_ASSERT(checkpoint != nullptr);
   if (type != at::kFloat && type != at::kBFloat16) {
     throw Error(ErrorKind::kUnsupported, "dtype",
@@ -46,13 +47,15 @@ Decoder Decoder::load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::S
       std::make_shared<at::Tensor>(weights.load("model.embed_tokens.weight", type, device));
   if (!model.config_.tied_embeddings)
     model.head_ = std::make_shared<at::Tensor>(weights.load("lm_head.weight", type, device));
-  model.norm_ = std::make_shared<RmsNorm>(
-      RmsNorm{weights.load("model.norm.weight", type, device), model.config_.rms_norm_eps});
-  model.inv_freq_ = rope_inverse_frequencies(model.config_);
+  model.norm_ =
+      std::make_shared<RmsNorm>(RmsNorm{weights.load("model.norm.weight", type, device),
+                                        model.config_.rms_norm_eps, model.config_.norm_plus_one});
+  model.rope_ = rope_frequencies(model.config_);
   for (std::int64_t i = 0; i < model.config_.num_layers; ++i) {
     model.layer_ids_.push_back(i);
     model.blocks_.push_back(residency == Residency::kResident ? load_block(weights, i, type, device)
                                                               : nullptr);
+    if (on_block && model.blocks_.back() != nullptr) on_block(*model.blocks_.back(), i);
   }
   return model;
 }
@@ -111,13 +114,14 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
           .hint("the tokenizer and the model do not belong together");
     }
   }
-  return at::embedding(*embedding_, ids.to(device_));
+  const at::Tensor h = at::embedding(*embedding_, ids.to(device_));
+  return config_.scaled_embedding ? h * embedding_scale(config_, type_) : h;
 }
 
 AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start) const {
   AttentionContext out;
-  std::tie(out.cos, out.sin) =
-      rope_tables(inv_freq_, at::arange(start, start + tokens, at::kLong), type_, device_);
+  out.rope = rope_tables(rope_, at::arange(start, start + tokens, at::kLong), start + tokens, type_,
+                         device_);
   return out;
 }
 
@@ -131,7 +135,8 @@ AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& length
     out.row_starts.push_back(out.row_starts.back() + length);
   }
   ESPALIER_ASSERT(!lengths.empty());
-  std::tie(out.cos, out.sin) = rope_tables(inv_freq_, at::cat(positions), type_, device_);
+  out.rope = rope_tables(rope_, at::cat(positions),
+                         *std::max_element(lengths.begin(), lengths.end()), type_, device_);
   return out;
 }
 
@@ -161,7 +166,10 @@ at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t la
 at::Tensor Decoder::final_norm(const at::Tensor& h) const { return (*norm_)(h); }
 
 at::Tensor Decoder::logits(const at::Tensor& normed) const {
-  return matmul_nt(normed, head_weight()).to(at::kFloat);
+  const at::Tensor raw = matmul_nt(normed, head_weight());
+  // Capped in the compute dtype, then widened, as the reference does.
+  if (config_.final_softcap == 0) return raw.to(at::kFloat);
+  return (at::tanh(raw / config_.final_softcap) * config_.final_softcap).to(at::kFloat);
 }
 
 const at::Tensor& Decoder::head_weight() const { return head_ != nullptr ? *head_ : *embedding_; }

@@ -14,6 +14,7 @@
 
 #include "espalier/models/decoder/checkpoint.h"
 #include "espalier/models/decoder/config.h"
+#include "espalier/models/decoder/rope_tables.h"
 #include "espalier/nn/gated_mlp.h"
 #include "espalier/nn/linear.h"
 #include "espalier/nn/rms_norm.h"
@@ -21,22 +22,32 @@
 
 namespace espalier {
 
+/// Either q_proj, k_proj and v_proj are defined, or qkv_proj, their rows one after the other
+/// (phi3).
 struct Attention {
-  Linear q_proj, k_proj, v_proj, o_proj;
+  Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
+  RmsNorm q_norm, k_norm;  // undefined without DecoderConfig::qk_norm
 
   template <class V>
   void visit(V&& slot) {
     slot("q_proj", q_proj);
     slot("k_proj", k_proj);
     slot("v_proj", v_proj);
+    slot("qkv_proj", qkv_proj);
     slot("o_proj", o_proj);
+    slot("q_norm", q_norm);
+    slot("k_norm", k_norm);
   }
 };
 
+/// Norms by DecoderConfig::norms: kBefore has input_layernorm before attention and
+/// post_attention_layernorm before the MLP; kAfter has post_attention_layernorm after attention and
+/// post_feedforward_layernorm after the MLP; kSandwich has all four, pre_feedforward_layernorm
+/// before the MLP.
 struct DecoderBlock {
   RmsNorm input_layernorm;
   Attention self_attn;
-  RmsNorm post_attention_layernorm;
+  RmsNorm post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm;
   GatedMlp mlp;
   std::int64_t window = 0;  // sliding window of this layer, 0 = full
   bool use_rope = true;
@@ -46,6 +57,8 @@ struct DecoderBlock {
     slot("input_layernorm", input_layernorm);
     slot("self_attn", self_attn);
     slot("post_attention_layernorm", post_attention_layernorm);
+    slot("pre_feedforward_layernorm", pre_feedforward_layernorm);
+    slot("post_feedforward_layernorm", post_feedforward_layernorm);
     slot("mlp", mlp);
   }
 };
@@ -53,7 +66,7 @@ struct DecoderBlock {
 /// Rotary tables and, for packed rows, sequence boundaries; made once per batch, shared by all
 /// layers.
 struct AttentionContext {
-  at::Tensor cos, sin;  // [tokens, head_dim] in the compute dtype
+  RopeTables rope;  // [tokens, rotary_size] in the compute dtype
   std::vector<std::int64_t>
       row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
 };
@@ -82,9 +95,11 @@ enum class Residency : std::uint8_t {
 
 class Decoder {
  public:
-  /// `type`: compute dtype (float32 or bfloat16).
+  /// `type`: compute dtype (float32 or bfloat16). `on_block`: called with each resident block as
+  /// it arrives, before the next one is loaded (to quantise it, say).
   static Decoder load(std::shared_ptr<const DecoderCheckpoint> checkpoint, at::ScalarType type,
-                      at::Device device, Residency residency = Residency::kResident);
+                      at::Device device, Residency residency = Residency::kResident,
+                      const std::function<void(DecoderBlock&, std::int64_t)>& on_block = {});
   static Decoder load(const std::filesystem::path& folder_or_gguf, at::ScalarType type,
                       at::Device device, Residency residency = Residency::kResident);
 
@@ -100,9 +115,11 @@ class Decoder {
   /// runs, and its pages are released when the result goes.
   Decoder hold_layer(std::int64_t layer) const;
 
-  /// ids [batch, tokens] int64 -> [batch, tokens, d].
+  /// ids [batch, tokens] int64 -> [batch, tokens, d], scaled where the model scales them (gemma).
   at::Tensor embed(const at::Tensor& ids) const;
   /// Context for `tokens` positions starting at `start` (cache length), batches of equal length.
+  /// longrope (phi3) chooses its factors by start + tokens, so keys cached before a sequence grew
+  /// past the original context keep the short ones.
   AttentionContext context(std::int64_t tokens, std::int64_t start = 0) const;
   /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
   /// restart at 0, no row sees another.
@@ -118,7 +135,8 @@ class Decoder {
   static void advance(KvCache& cache, std::int64_t tokens) { cache.length_ += tokens; }
 
   at::Tensor final_norm(const at::Tensor& h) const;
-  /// h after the final norm [..., d] -> logits [..., vocab], float32.
+  /// h after the final norm [..., d] -> logits [..., vocab], float32, capped where the model caps
+  /// them (config().final_softcap, which linear_nll and linear_cross_entropy take as an argument).
   at::Tensor logits(const at::Tensor& normed) const;
   /// The output matrix [vocab, d] (the embedding when tied).
   const at::Tensor& head_weight() const;
@@ -147,7 +165,7 @@ class Decoder {
   std::vector<std::shared_ptr<DecoderBlock>> blocks_;  // by position; empty entries when streamed
   std::shared_ptr<at::Tensor> embedding_, head_;
   std::shared_ptr<RmsNorm> norm_;
-  at::Tensor inv_freq_;  // [head_dim / 2] float32 on CPU
+  RopeFrequencies rope_;
 };
 
 }  // namespace espalier

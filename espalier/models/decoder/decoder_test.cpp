@@ -18,7 +18,8 @@ namespace {
 
 using namespace decoder_test;
 
-const std::vector<std::string> kFamilies{"llama", "mistral", "qwen2", "smollm3"};
+const std::vector<std::string> kFamilies{"llama",  "mistral", "qwen2", "smollm3", "qwen3",
+                                         "gemma2", "olmo2",   "phi3",  "gemma3"};
 
 std::filesystem::path fixture(const std::string& family) {
   return std::filesystem::path(ESPALIER_SOURCE_DIR) / "espalier/models/decoder/testdata" / family;
@@ -171,14 +172,14 @@ INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(kFamilies),
 TEST(DecoderTest, GgufEqualsTheFolderItCameFrom) {
   // Mistral's tensors under the llama architecture, as converters write them; the window is our
   // key.
-  for (const std::string family : {"mistral", "qwen2"}) {
+  for (const std::string family : {"mistral", "qwen2", "qwen3", "olmo2"}) {
     const auto folder = DecoderCheckpoint::open(fixture(family));
     DecoderConfig config = folder->config();
     Tensors tensors;
     for (const TensorSpec& spec : decoder_tensor_specs(config))
       tensors[spec.name] = folder->load(spec.name, at::kFloat, at::kCPU);
     ScratchFolder scratch;
-    const std::string arch = family == "qwen2" ? "qwen2" : "llama";
+    const std::string arch = family == "mistral" ? "llama" : family;
     write_gguf(scratch / "m.gguf", config, arch, tensors, {}, arch == "llama");
     const Decoder a = Decoder::load(scratch / "m.gguf", at::kFloat, at::kCPU), b = load(family);
     const at::Tensor ids = expected(family, "ids").narrow(1, 0, 4);  // within every window

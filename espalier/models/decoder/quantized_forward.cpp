@@ -10,8 +10,8 @@
 #include "espalier/kernels/attention/attention.h"
 #include "espalier/kernels/gguf_quants/gguf_dot.h"
 #include "espalier/kernels/rms_norm/rms_norm.h"
-#include "espalier/kernels/rope/rope.h"
 #include "espalier/kernels/swiglu/swiglu.h"
+#include "espalier/models/decoder/block_internal.h"
 #include "espalier/models/decoder/rope_tables.h"
 #include "espalier/models/decoder/tensor_names.h"
 
@@ -31,7 +31,7 @@ at::Tensor vector_of(const StoredWeight& weight) {
   at::Tensor out = at::empty(weight.shape, at::kFloat);
   dequantize(weight.type, weight.data, floats(out));
   weight.file->release(weight.data);
-  return out;
+  return weight.offset == 0 ? out : out.sub_(weight.offset);
 }
 
 /// Columns of `y` from the row order of llama-arch GGUF files to that of Hugging Face.
@@ -45,8 +45,8 @@ class Forward {
  public:
   Forward(const DecoderCheckpoint& checkpoint, std::int64_t tokens)
       : checkpoint_(checkpoint), config_(checkpoint.config()) {
-    std::tie(cos_, sin_) = rope_tables(rope_inverse_frequencies(config_),
-                                       at::arange(tokens, at::kLong), at::kFloat, at::kCPU);
+    rope_ = rope_tables(rope_frequencies(config_), at::arange(tokens, at::kLong), tokens,
+                        at::kFloat, at::kCPU);
   }
 
   at::Tensor embed(const std::vector<std::int64_t>& ids) const {
@@ -59,23 +59,42 @@ class Forward {
       dequantize(weight.type, row, floats(h[static_cast<std::int64_t>(i)]));
       weight.file->release(row);
     }
-    return h;
+    return config_.scaled_embedding ? h.mul_(embedding_scale(config_, at::kFloat)) : h;
   }
 
   at::Tensor layer(const at::Tensor& h, std::int64_t index) const {
     const std::string prefix = layer_prefix(index);
-    const at::Tensor x =
-        rms_norm(h, vector(prefix + "input_layernorm.weight"), config_.rms_norm_eps);
-    const at::Tensor middle = h + linear(attend(x, prefix, index), prefix + "self_attn.o_proj");
+    const bool before = config_.norms == NormPlacement::kBefore;
+    const at::Tensor x = norm(h, prefix + "input_layernorm");
+    at::Tensor attended = linear(attend(x, prefix, index), prefix + "self_attn.o_proj");
+    if (!before) attended = norm(attended, prefix + "post_attention_layernorm");
+    const at::Tensor middle = h + attended;
     const at::Tensor z =
-        rms_norm(middle, vector(prefix + "post_attention_layernorm.weight"), config_.rms_norm_eps);
-    const at::Tensor gated =
-        silu_mul_(linear(z, prefix + "mlp.gate_proj"), linear(z, prefix + "mlp.up_proj"));
-    return middle + linear(gated, prefix + "mlp.down_proj");
+        norm(middle, prefix + (before ? "post_attention_layernorm" : "pre_feedforward_layernorm"));
+    return middle + norm(linear(gated(z, prefix), prefix + "mlp.down_proj"),
+                         prefix + "post_feedforward_layernorm");
   }
 
  private:
   at::Tensor vector(const std::string& name) const { return vector_of(checkpoint_.stored(name)); }
+
+  /// x as it is where the model has no such norm.
+  at::Tensor norm(const at::Tensor& x, const std::string& name) const {
+    if (!checkpoint_.has(name + ".weight")) return x;
+    const at::Tensor weight = vector(name + ".weight");
+    return rms_norm(x, config_.norm_plus_one ? weight + 1 : weight, config_.rms_norm_eps);
+  }
+
+  at::Tensor gated(const at::Tensor& z, const std::string& prefix) const {
+    at::Tensor gate, up;
+    if (config_.fused_projections) {
+      const auto halves = linear(z, prefix + "mlp.gate_up_proj").chunk(2, 1);
+      gate = halves[0].contiguous(), up = halves[1].contiguous();
+    } else {
+      gate = linear(z, prefix + "mlp.gate_proj"), up = linear(z, prefix + "mlp.up_proj");
+    }
+    return config_.gelu ? gelu_mul(gate, up) : silu_mul_(gate, up);
+  }
 
   /// x [tokens, in] -> [tokens, out], rows in Hugging Face order.
   at::Tensor linear(const at::Tensor& x, const std::string& name) const {
@@ -101,26 +120,43 @@ class Forward {
     return y + unpermuted(vector_of(bias), bias.permuted_heads);
   }
 
+  /// Queries, keys and values [tokens, heads * head_dim].
+  std::vector<at::Tensor> project(const at::Tensor& x, const std::string& prefix) const {
+    if (!config_.fused_projections) {
+      return {linear(x, prefix + "self_attn.q_proj"), linear(x, prefix + "self_attn.k_proj"),
+              linear(x, prefix + "self_attn.v_proj")};
+    }
+    const std::int64_t q = config_.num_heads * config_.head_dim,
+                       kv = config_.num_kv_heads * config_.head_dim;
+    return linear(x, prefix + "self_attn.qkv_proj").split_with_sizes({q, kv, kv}, 1);
+  }
+
   at::Tensor attend(const at::Tensor& x, const std::string& prefix, std::int64_t index) const {
     const std::int64_t tokens = x.size(0);
-    const auto heads = [&](const char* name, std::int64_t count) {
-      return linear(x, prefix + name).view({1, tokens, count, config_.head_dim});
+    std::vector<at::Tensor> parts = project(x, prefix);
+    const auto heads = [&](at::Tensor y, std::int64_t count, const char* norm_name) {
+      y = y.contiguous();
+      if (config_.qk_norm == QkNorm::kWholeWidth) y = norm(y, prefix + norm_name);
+      y = y.view({1, tokens, count, config_.head_dim});
+      return config_.qk_norm == QkNorm::kPerHead ? norm(y, prefix + norm_name) : y;
     };
-    at::Tensor q = heads("self_attn.q_proj", config_.num_heads),
-               k = heads("self_attn.k_proj", config_.num_kv_heads);
-    const at::Tensor v = heads("self_attn.v_proj", config_.num_kv_heads);
+    at::Tensor q = heads(parts[0], config_.num_heads, "self_attn.q_norm"),
+               k = heads(parts[1], config_.num_kv_heads, "self_attn.k_norm");
+    const at::Tensor v = parts[2].contiguous().view(k.sizes());
+    AttentionOptions options(config_.window[static_cast<std::size_t>(index)]);
+    options.scale = config_.attention_scale;
+    options.softcap = config_.attention_softcap;
     if (config_.use_rope[static_cast<std::size_t>(index)] != 0) {
-      q = rope_(q, cos_, sin_);
-      k = rope_(k, cos_, sin_);
+      q = turn(q, rope_, options.window > 0);
+      k = turn(k, rope_, options.window > 0);
     }
-    const std::int64_t window = config_.window[static_cast<std::size_t>(index)];
-    return causal_attention(q, k.transpose(1, 2), v.transpose(1, 2), window)
+    return causal_attention(q, k.transpose(1, 2), v.transpose(1, 2), options)
         .reshape({tokens, config_.num_heads * config_.head_dim});
   }
 
   const DecoderCheckpoint& checkpoint_;
   const DecoderConfig& config_;
-  at::Tensor cos_, sin_;  // [tokens, head_dim]
+  RopeTables rope_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <charconv>
+#include <span>
 #include <utility>
 
 #include "espalier/models/decoder/checkpoint.h"
@@ -24,10 +25,32 @@ constexpr std::array kOutside{
 constexpr std::array kInside{
     NamePair{"input_layernorm", "attn_norm"},    NamePair{"self_attn.q_proj", "attn_q"},
     NamePair{"self_attn.k_proj", "attn_k"},      NamePair{"self_attn.v_proj", "attn_v"},
-    NamePair{"self_attn.o_proj", "attn_output"}, NamePair{"post_attention_layernorm", "ffn_norm"},
-    NamePair{"mlp.gate_proj", "ffn_gate"},       NamePair{"mlp.up_proj", "ffn_up"},
-    NamePair{"mlp.down_proj", "ffn_down"},
+    NamePair{"self_attn.qkv_proj", "attn_qkv"},  NamePair{"self_attn.o_proj", "attn_output"},
+    NamePair{"self_attn.q_norm", "attn_q_norm"}, NamePair{"self_attn.k_norm", "attn_k_norm"},
+    NamePair{"mlp.gate_proj", "ffn_gate"},       NamePair{"mlp.down_proj", "ffn_down"},
 };
+// The same tensor sits in another place, or another tensor in the same one, by architecture.
+constexpr std::array kPlain{NamePair{"post_attention_layernorm", "ffn_norm"},
+                            NamePair{"mlp.up_proj", "ffn_up"}};
+constexpr std::array kFused{NamePair{"post_attention_layernorm", "ffn_norm"},
+                            NamePair{"mlp.gate_up_proj", "ffn_up"}};
+constexpr std::array kPostNorms{NamePair{"post_attention_layernorm", "post_attention_norm"},
+                                NamePair{"pre_feedforward_layernorm", "ffn_norm"},
+                                NamePair{"post_feedforward_layernorm", "post_ffw_norm"},
+                                NamePair{"mlp.up_proj", "ffn_up"}};
+
+std::span<const NamePair> by_family(DecoderFamily family) {
+  switch (family) {
+    case DecoderFamily::kPhi3:
+      return kFused;
+    case DecoderFamily::kGemma2:
+    case DecoderFamily::kGemma3:
+    case DecoderFamily::kOlmo2:
+      return kPostNorms;
+    default:
+      return kPlain;
+  }
+}
 
 constexpr std::string_view kHfLayers = "model.layers.";
 constexpr std::string_view kGgufLayers = "blk.";
@@ -44,22 +67,30 @@ std::pair<std::int64_t, std::string_view> split_index(std::string_view rest) {
   return {index, rest.substr(dot + 1)};
 }
 
-std::string translate(std::string_view name, std::string_view from_layers,
-                      std::string_view to_layers, std::string_view NamePair::*from,
-                      std::string_view NamePair::*to) {
+struct Direction {
+  std::string_view from_layers, to_layers;
+  std::string_view NamePair::*from;
+  std::string_view NamePair::*to;
+};
+constexpr Direction kToGguf{kHfLayers, kGgufLayers, &NamePair::hf, &NamePair::gguf};
+constexpr Direction kToHf{kGgufLayers, kHfLayers, &NamePair::gguf, &NamePair::hf};
+
+std::string translate(std::string_view name, const Direction& way, DecoderFamily family) {
   for (const NamePair& pair : kOutside) {
-    if (name == pair.*from) return std::string(pair.*to);
+    if (name == pair.*way.from) return std::string(pair.*way.to);
   }
-  if (!name.starts_with(from_layers)) return {};
-  const auto [index, leaf] = split_index(name.substr(from_layers.size()));
+  if (!name.starts_with(way.from_layers)) return {};
+  const auto [index, leaf] = split_index(name.substr(way.from_layers.size()));
   const std::size_t dot = leaf.rfind('.');
   if (index < 0 || dot == std::string_view::npos) return {};
   const std::string_view suffix = leaf.substr(dot);
   if (suffix != ".weight" && suffix != ".bias") return {};
-  for (const NamePair& pair : kInside) {
-    if (leaf.substr(0, dot) == pair.*from) {
-      return std::string(to_layers) + std::to_string(index) + "." + std::string(pair.*to) +
-             std::string(suffix);
+  for (const auto& table : {std::span<const NamePair>(kInside), by_family(family)}) {
+    for (const NamePair& pair : table) {
+      if (leaf.substr(0, dot) == pair.*way.from) {
+        return std::string(way.to_layers) + std::to_string(index) + "." +
+               std::string(pair.*way.to) + std::string(suffix);
+      }
     }
   }
   return {};
@@ -79,14 +110,33 @@ std::vector<TensorSpec> layer_tensor_specs(const DecoderConfig& config) {
     specs.push_back({std::string(name) + ".weight", {out, in}});
     if (bias) specs.push_back({std::string(name) + ".bias", {out}});
   };
-  specs.push_back({"input_layernorm.weight", {d}});
-  linear("self_attn.q_proj", q, d, config.attention_bias);
-  linear("self_attn.k_proj", kv, d, config.attention_bias);
-  linear("self_attn.v_proj", kv, d, config.attention_bias);
+  const auto norm = [&](const char* name, std::int64_t width) {
+    specs.push_back({std::string(name) + ".weight", {width}});
+  };
+  const bool before = config.norms != NormPlacement::kAfter;
+  if (before) norm("input_layernorm", d);
+  if (config.fused_projections) {
+    linear("self_attn.qkv_proj", q + 2 * kv, d, config.attention_bias);
+  } else {
+    linear("self_attn.q_proj", q, d, config.attention_bias);
+    linear("self_attn.k_proj", kv, d, config.attention_bias);
+    linear("self_attn.v_proj", kv, d, config.attention_bias);
+  }
   linear("self_attn.o_proj", d, q, config.attention_out_bias);
-  specs.push_back({"post_attention_layernorm.weight", {d}});
-  linear("mlp.gate_proj", ff, d, config.mlp_bias);
-  linear("mlp.up_proj", ff, d, config.mlp_bias);
+  if (config.qk_norm != QkNorm::kNone) {
+    const bool whole = config.qk_norm == QkNorm::kWholeWidth;
+    norm("self_attn.q_norm", whole ? q : config.head_dim);
+    norm("self_attn.k_norm", whole ? kv : config.head_dim);
+  }
+  norm("post_attention_layernorm", d);
+  if (config.norms == NormPlacement::kSandwich) norm("pre_feedforward_layernorm", d);
+  if (config.norms != NormPlacement::kBefore) norm("post_feedforward_layernorm", d);
+  if (config.fused_projections) {
+    linear("mlp.gate_up_proj", 2 * ff, d, config.mlp_bias);
+  } else {
+    linear("mlp.gate_proj", ff, d, config.mlp_bias);
+    linear("mlp.up_proj", ff, d, config.mlp_bias);
+  }
   linear("mlp.down_proj", d, ff, config.mlp_bias);
   return specs;
 }
@@ -112,11 +162,15 @@ std::int64_t layer_of_tensor(std::string_view name) {
   return -1;
 }
 
-std::string gguf_name_of(std::string_view hf_name) {
-  return translate(hf_name, kHfLayers, kGgufLayers, &NamePair::hf, &NamePair::gguf);
+std::string gguf_name_of(std::string_view hf_name, DecoderFamily family) {
+  return translate(hf_name, kToGguf, family);
 }
-std::string hf_name_of(std::string_view gguf_name) {
-  return translate(gguf_name, kGgufLayers, kHfLayers, &NamePair::gguf, &NamePair::hf);
+std::string hf_name_of(std::string_view gguf_name, DecoderFamily family) {
+  return translate(gguf_name, kToHf, family);
+}
+
+bool gguf_stores_plus_one(const DecoderConfig& config, std::string_view hf_name) {
+  return config.norm_plus_one && hf_name.ends_with("norm.weight");
 }
 
 std::vector<std::int64_t> gguf_rope_rows(std::int64_t heads, std::int64_t head_dim) {

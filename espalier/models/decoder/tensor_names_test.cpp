@@ -14,6 +14,15 @@ TEST(TensorNamesTest, BothWays) {
   EXPECT_EQ(gguf_name_of("model.embed_tokens.weight"), "token_embd.weight");
   EXPECT_EQ(hf_name_of("blk.0.ffn_norm.weight"), "model.layers.0.post_attention_layernorm.weight");
   EXPECT_EQ(hf_name_of("output.weight"), "lm_head.weight");
+  const std::string post = "model.layers.1.post_attention_layernorm.weight";
+  EXPECT_EQ(gguf_name_of(post, DecoderFamily::kGemma2), "blk.1.post_attention_norm.weight");
+  EXPECT_EQ(gguf_name_of(post, DecoderFamily::kPhi3), "blk.1.ffn_norm.weight");
+  EXPECT_EQ(gguf_name_of("model.layers.1.mlp.gate_up_proj.weight", DecoderFamily::kPhi3),
+            "blk.1.ffn_up.weight");
+  EXPECT_EQ(gguf_name_of("model.layers.1.self_attn.q_norm.weight", DecoderFamily::kQwen3),
+            "blk.1.attn_q_norm.weight");
+  EXPECT_EQ(hf_name_of("blk.0.post_ffw_norm.weight", DecoderFamily::kOlmo2),
+            "model.layers.0.post_feedforward_layernorm.weight");
   for (const TensorSpec& spec : layer_tensor_specs(DecoderConfig{})) {
     const std::string name = layer_prefix(7) + spec.name;
     EXPECT_EQ(hf_name_of(gguf_name_of(name)), name);

@@ -89,7 +89,8 @@ inline void write_gguf(const std::filesystem::path& file, const DecoderConfig& c
   std::vector<GgufTensorPlan> plan;
   std::vector<at::Tensor> data;
   for (const auto& [name, tensor] : tensors) {
-    const std::string gguf_name = gguf_name_of(name).empty() ? name : gguf_name_of(name);
+    const std::string known = gguf_name_of(name, config.family),
+                      gguf_name = known.empty() ? name : known;
     plan.push_back({gguf_name, GgufType::kF32, tensor.sizes().vec()});
     at::Tensor rows = tensor.to(at::kFloat);
     const bool q = name.find(".q_proj.") != std::string::npos,

@@ -1,0 +1,69 @@
+// One micro-batch from token ids to gradients: frozen prefix, trained layers, head and loss; with
+// activations kept or computed again, and on CUDA recorded as a graph.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "espalier/methods/layer_pruning/trainable.h"
+#include "espalier/methods/layer_pruning/tuning_batch.h"
+#include "espalier/train/captured_step.h"
+
+namespace espalier::layer_pruning {
+
+struct MicroGradients {
+  at::Tensor loss;                    // scaled, float32 scalar on the device
+  std::vector<at::Tensor> gradients;  // float32, one per trained tensor; valid until the next call
+};
+
+class TuningStep {
+ public:
+  /// Both must outlive this object.
+  TuningStep(Decoder& model, const Trainable& trainable, const FinetuneOptions& options,
+             Reporter& reporter);
+
+  /// States entering the first trained layer, [batch, tokens, d].
+  at::Tensor prefix(const TuningBatch& batch) const;
+
+  /// Loss `scale` * (sum of NLL) and its gradients. `prefix`: what entered the first trained layer
+  /// when it is cached, [batch, tokens, d] on any device; undefined to compute it. `draw`: number
+  /// of the adapters' dropout masks.
+  MicroGradients gradients(const TuningBatch& batch, double scale, const at::Tensor& prefix,
+                           std::int64_t draw);
+
+ private:
+  struct Inputs;
+  std::vector<at::Tensor> compute(const Inputs& inputs, const AttentionContext& context) const;
+  at::Tensor loss_of(const at::Tensor& h, const Inputs& inputs) const;
+  std::vector<at::Tensor> plain(const at::Tensor& start, const Inputs& inputs,
+                                const AttentionContext& context) const;
+  std::vector<at::Tensor> checkpointed(const at::Tensor& start, const Inputs& inputs,
+                                       const AttentionContext& context) const;
+  std::vector<at::Tensor> captured(const Inputs& inputs, const AttentionContext& context);
+  const AttentionContext& context_of(const TuningBatch& batch);
+
+  Decoder& model_;
+  const Trainable& trainable_;
+  const FinetuneOptions& options_;
+  Reporter& reporter_;
+  std::vector<at::Tensor> weights_;
+  std::map<std::int64_t, AttentionContext> contexts_;  // of rectangles, by width
+  AttentionContext packed_context_;
+
+  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
+  struct Recording {
+    std::int64_t runs = 0;
+    std::unique_ptr<CapturedStep> step;
+  };
+  bool capture_ = false;
+  std::unique_ptr<CapturePool> pool_;
+  std::map<Key, Recording> recordings_;
+};
+
+}  // namespace espalier::layer_pruning
