@@ -94,10 +94,18 @@ struct ManOptions {
   }
 };
 
+/// The verb as typed, `prune sweep`, or as its page is called, `prune-sweep`.
+std::string page_of(const std::vector<std::string>& words) {
+  if (words.empty()) return program_man_page(all_commands());
+  for (const Command& command : all_commands()) {
+    if (words.size() == 1 && page_name(command.name) == page_name(words.front()))
+      return verb_man_page(command);
+  }
+  return verb_man_page(*find_command(all_commands(), words).command);
+}
+
 int run_man(const ManOptions& options, Context& context) {
-  const std::string page = options.verb.empty()
-                               ? program_man_page(all_commands())
-                               : verb_man_page(*find_command(all_commands(), options.verb).command);
+  const std::string page = page_of(options.verb);
   context.print_result(page, dump_json({{"schema", "espalier.man/1"}, {"text", page}}));
   return 0;
 }
