@@ -6,11 +6,11 @@ folder that transformers quantised. Exit codes: 0 equal, 77 a package or program
 """
 
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
+
+from comparison import BUILD, ESPALIER, check, checks, run
 
 try:
     import torch
@@ -21,9 +21,6 @@ except ImportError as error:
     print(f"skipped: a Python package is missing ({error}); needs torch, transformers, peft, safetensors")
     sys.exit(77)
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = pathlib.Path(os.environ.get("ESPALIER_BUILD", ROOT / "build"))
-ESPALIER = pathlib.Path(os.environ.get("ESPALIER", BUILD / "espalier"))
 PROBE = BUILD / "tests" / "parity" / "adapter_probe"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CASES = {
@@ -36,28 +33,10 @@ CASES = {
     "layers": dict(r=2, lora_alpha=2, target_modules=["o_proj"], layers_to_transform=[1], layers_pattern="layers"),
     "head": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"]),
 }
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    checks += 1
-    if not condition:
-        print(f"NOT EQUAL: {what}")
-        sys.exit(1)
-
 
 def close(ours, theirs, tolerance, what):
     difference = (ours.float() - theirs.float()).abs().max().item()
     check(ours.shape == theirs.shape and difference <= tolerance, f"{what}: differ by {difference}")
-
-
-def run(program, *words):
-    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"{program} {' '.join(map(str, words))}: exit {done.returncode}\n{done.stderr}")
-        sys.exit(1)
-    return done.stdout
 
 
 def make_bases(work):
@@ -201,11 +180,11 @@ def main():
         try:
             import bitsandbytes  # noqa: F401
         except ImportError as error:
-            print(f"skipped: {error}; the comparison with PEFT was equal ({checks} checks)")
+            print(f"skipped: {error}; the comparison with PEFT was equal ({checks()} checks)")
             return 77
         compare_nf4(work)
         compare_bnb_folder(work, bases["llama"], ids, ids_file)
-    print(f"equal: {len(CASES)} kinds of adapters on {len(bases)} models both ways and merged, NF4 bit for bit, {checks} checks")
+    print(f"equal: {len(CASES)} kinds of adapters on {len(bases)} models both ways and merged, NF4 bit for bit, {checks()} checks")
     return 0
 
 

@@ -7,11 +7,12 @@ Exit codes: 0 equal, 77 a package or program is missing, 1 not equal.
 
 import json
 import math
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+from comparison import ESPALIER, TINY, check, checks, espalier
 
 try:
     import torch
@@ -21,28 +22,7 @@ except ImportError as error:
     print(f"skipped: a Python package is missing ({error}); needs torch, transformers, safetensors")
     sys.exit(77)
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = pathlib.Path(os.environ.get("ESPALIER_BUILD", ROOT / "build"))
-ESPALIER = pathlib.Path(os.environ.get("ESPALIER", BUILD / "espalier"))
-TINY = BUILD / "tests" / "make_tiny_model"
 LENGTH, STEPS, WARMUP, RATE = 32, 12, 3, 2e-3
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    checks += 1
-    if not condition:
-        print(f"NOT EQUAL: {what}")
-        sys.exit(1)
-
-
-def espalier(*words):
-    done = subprocess.run([ESPALIER, *map(str, words), "--progress", "none", "--json"], capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"espalier {' '.join(map(str, words))}: exit {done.returncode}\n{done.stderr}")
-        sys.exit(1)
-    return json.loads(done.stdout)
 
 
 def read_ids(folder, text):
@@ -153,7 +133,7 @@ def main():
             compare_training(work, folder, text, "partial", 2, "linear", 0.0)
             compare_training(work, folder, text, "full", 0, "cosine", 0.01)
         compare_training(work, work / "llama", text, "partial", 0, "constant", 0.0)
-    print(f"{checks} comparisons with transformers and torch.optim.AdamW equal")
+    print(f"{checks()} comparisons with transformers and torch.optim.AdamW equal")
 
 
 main()

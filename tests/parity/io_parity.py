@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 
+from comparison import check, checks
+
 try:
     import gguf
     import numpy as np
@@ -26,16 +28,6 @@ except ImportError as error:
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 HALF_FIELDS = {"F16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2],
                "Q5_K": [0, 2], "Q6_K": [208]}
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    checks += 1
-    if not condition:
-        print(f"NOT EQUAL: {what}")
-        sys.exit(1)
-
 
 class Probe:
     def __init__(self, program):
@@ -205,7 +197,7 @@ def main():
         safetensors_parity(probe, folder)
         hf_parity(probe, folder)
         gguf_parity(probe, folder)
-    print(f"equal: {checks} comparisons (gguf {len(TYPES)} types, safetensors 11 dtypes, re-sharded folder)")
+    print(f"equal: {checks()} comparisons (gguf {len(TYPES)} types, safetensors 11 dtypes, re-sharded folder)")
     return 0
 
 

@@ -5,13 +5,13 @@ computed here from their definitions; what ppl+ and taylor+ protect, block_order
 Exit codes: 0 equal, 77 a package or program is missing, 1 not equal.
 """
 
-import json
 import math
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+from comparison import ESPALIER, TINY, check, checks, espalier
 
 try:
     import torch
@@ -20,22 +20,8 @@ except ImportError as error:
     print(f"skipped: a Python package is missing ({error}); needs torch, transformers")
     sys.exit(77)
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = pathlib.Path(os.environ.get("ESPALIER_BUILD", ROOT / "build"))
-ESPALIER = pathlib.Path(os.environ.get("ESPALIER", BUILD / "espalier"))
-TINY = BUILD / "tests" / "make_tiny_model"
 SAMPLES, LENGTH, LAYERS, REMOVE = 6, 32, 9, 3
 METRICS = "reverse,bi,angular,cos_block,ppl,ppl+,taylor,taylor+,gradnorm,sleb"
-checks = 0
-
-
-def check(condition, what):
-    global checks
-    checks += 1
-    if not condition:
-        print(f"NOT EQUAL: {what}")
-        sys.exit(1)
-
 
 def close(found, expected, tolerance, what):
     for layer, (a, b) in enumerate(zip(found, expected, strict=True)):
@@ -43,14 +29,6 @@ def close(found, expected, tolerance, what):
             check(a is None, f"{what}, layer {layer}: {a} here, nothing there")
         else:
             check(abs(a - b) <= tolerance * abs(b), f"{what}, layer {layer}: {a} here, {b} there")
-
-
-def espalier(*words):
-    done = subprocess.run([ESPALIER, *map(str, words), "--progress", "none", "--json"], capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"espalier {' '.join(map(str, words))}: exit {done.returncode}\n{done.stderr}")
-        sys.exit(1)
-    return json.loads(done.stdout)
 
 
 def streams(model, rows):
@@ -193,7 +171,7 @@ def main():
         (work / "text.txt").write_text("".join(f"{i} pears lean on the wall, {i * i % 13} figs do not.\n" for i in range(40)), encoding="utf-8")
         compare(work, "llama", True)
         compare(work, "qwen2", False)
-    print(f"{checks} comparisons with transformers and torch.autograd equal")
+    print(f"{checks()} comparisons with transformers and torch.autograd equal")
 
 
 main()
