@@ -68,20 +68,6 @@ at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
   return at::matmul(weights, values).transpose(1, 2).contiguous();
 }
 
-/// Row by row on copies of its own: the bits of libtorch's products depend on alignment.
-at::Tensor capped(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const AttentionOptions& o) {
-  if (needs_grad(q, k, v)) return composed(q, k, v, o);
-  std::vector<at::Tensor> rows;
-  for (std::int64_t i = 0; i < q.size(0); ++i) {
-    const auto row = [i](const at::Tensor& x) {
-      return x.narrow(0, i, 1).clone(at::MemoryFormat::Contiguous);
-    };
-    rows.push_back(composed(row(q), row(k), row(v), o));
-  }
-  return rows.size() == 1 ? rows.front() : at::cat(rows, 0);
-}
-
 at::Tensor by_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionOptions& options) {
   const at::Tensor out = at::empty(q.sizes(), q.options());
@@ -122,7 +108,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const std::int64_t kv_heads = k.size(1), positions = k.size(2);
   ESPALIER_ASSERT(k.size(0) == batch && k.size(3) == head_dim && heads % kv_heads == 0 &&
                   positions >= tokens);
-  if (options.softcap > 0) return capped(q, k, v, options);
+  if (options.softcap > 0) return composed(q, k, v, options);
   const std::int64_t window = options.window;
   const auto scale = options.scale > 0 ? std::optional<double>(options.scale) : std::nullopt;
   if (tokens == 1) {

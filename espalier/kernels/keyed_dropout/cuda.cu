@@ -1,20 +1,15 @@
 // keyed_dropout on CUDA: one element per thread and stride; the mask costs a dozen integer
 // operations, so the op stays bandwidth-bound. The counter is read on the device.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_float.cuh"
 #include "espalier/kernels/keyed_dropout/kernels_internal.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ void assign(float& to, float x) { to = x; }
-__device__ void assign(__nv_bfloat16& to, float x) { to = __float2bfloat16_rn(x); }
 
 template <class T>
 __global__ void dropout_kernel(DropoutParams p, long long count) {
@@ -26,7 +21,7 @@ __global__ void dropout_kernel(DropoutParams p, long long count) {
        i += stride) {
     const bool kept = element_hash(key, static_cast<std::uint64_t>(i)) >= p.threshold;
     const float value = kept ? to_float(x[i]) * p.scale : 0.0f;
-    assign(y[i], p.add ? to_float(y[i]) + value : value);
+    y[i] = from_float<T>(p.add ? to_float(y[i]) + value : value);
   }
 }
 

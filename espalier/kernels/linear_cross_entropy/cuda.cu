@@ -1,28 +1,15 @@
 // Softmax, loss and gradient of a row of logits in one kernel: one block per row, two passes over
 // it, float32 arithmetic. The gradient replaces the logits.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_float.cuh"
 #include "espalier/kernels/linear_cross_entropy/loss_params_internal.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kThreads = 512;
-
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T>
-__device__ T from_float(float x);
-template <>
-__device__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16_rn(x);
-}
 
 /// Running maximum and sum of e^(x - maximum).
 struct Sum {

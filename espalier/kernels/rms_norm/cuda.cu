@@ -1,29 +1,16 @@
 // rms_norm on CUDA: one block per row, the row kept in registers or re-read from L1, fp32
 // accumulation, one warp-shuffle reduction. Torch-free, so it compiles in a second.
 // Bandwidth-bound: 2 passes over the row, the second from cache.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_float.cuh"
 #include "espalier/kernels/rms_norm/kernels_internal.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T>
-__device__ T from_float(float x);
-template <>
-__device__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16_rn(x);
-}
 
 /// The sum over the block, in every thread; the same order of additions whatever the grid.
 __device__ float block_sum(float value, float* partial) {

@@ -1,9 +1,9 @@
 // rope on CUDA, in place: one thread per pair of elements. Products are rounded to the dtype before
 // the sum, as on the CPU.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_float.cuh"
 #include "espalier/kernels/rope/kernels_internal.h"
 
 namespace espalier {
@@ -11,18 +11,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T>
-__device__ T from_float(float x);
-template <>
-__device__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16_rn(x);
-}
 template <class T>
 __device__ float rounded(float x) {
   return to_float(from_float<T>(x));

@@ -1,28 +1,15 @@
 // silu_mul and its backward on CUDA: one thread per element, arithmetic in float32.
 // Bandwidth-bound.
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
+#include "espalier/kernels/cuda_float.cuh"
 #include "espalier/kernels/swiglu/kernels_internal.h"
 
 namespace espalier {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-template <class T>
-__device__ T from_float(float x);
-template <>
-__device__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16_rn(x);
-}
 
 template <class T>
 __global__ void silu_mul_kernel(const T* gate, const T* __restrict__ up, T* out, long long count) {
