@@ -65,16 +65,6 @@ class FolderWeights {
   BnbWeights bnb_;
 };
 
-std::int64_t total_bytes(const std::vector<TensorSource>& tensors) {
-  std::int64_t bytes = 0;
-  for (const TensorSource& tensor : tensors) {
-    std::int64_t size = dtype_size(tensor.plan.dtype);
-    for (const std::int64_t dim : tensor.plan.shape) size *= dim;
-    bytes += size;
-  }
-  return bytes;
-}
-
 /// The whole tensor in its stored type when its turn comes.
 ByteProducer producer(const FolderWeights& weights, const std::string& name, const WeightEdit* edit,
                       Dtype dtype) {
@@ -86,11 +76,6 @@ ByteProducer producer(const FolderWeights& weights, const std::string& name, con
     value = value.to(to_scalar_type(dtype)).contiguous();
     sink(tensor_bytes(value));
   };
-}
-
-const WeightEdit* find_edit(const WeightEdits& edits, const std::string& name) {
-  const auto it = edits.by_name.find(name);
-  return it == edits.by_name.end() ? nullptr : &it->second;
 }
 
 std::vector<TensorSource> folder_sources(const HfFolder& folder, const FolderWeights& weights,
@@ -160,7 +145,8 @@ void merge_folder(const fs::path& source, const WeightEdits& edits, const Decode
   write_file_atomically(destination / "config.json", merged_config(folder, config, edits));
   const std::vector<TensorSource> sources = folder_sources(folder, weights, edits);
   {
-    const auto phase = reporter.phase("merging", total_bytes(sources), "bytes");
+    const auto phase =
+        reporter.phase("merging", static_cast<std::int64_t>(total_bytes(sources)), "bytes");
     for (const WrittenFile& file :
          write_hf_weight_files(destination, sources, kMaxShardBytes, [&](std::uint64_t done) {
            phase->update(static_cast<std::int64_t>(done));
@@ -190,10 +176,11 @@ GgufType merged_type(const GgufTensor& tensor, const MergeOptions& options, Repo
   return GgufType::kF16;
 }
 
-/// float32 rows in Hugging Face order -> bytes of `type` in the file's row order.
-std::vector<std::byte> encoded(const at::Tensor& value, GgufType type, std::int64_t heads) {
-  at::Tensor rows = value.contiguous();
-  if (heads != 0) {
+/// float32 values under the Hugging Face name -> bytes of `type` as `like` lies in its file: its
+/// order of rows, and gemma's norms one above.
+std::vector<std::byte> encoded(const at::Tensor& value, GgufType type, const StoredWeight& like) {
+  at::Tensor rows = like.offset == 0 ? value.contiguous() : value + like.offset;
+  if (const std::int64_t heads = like.permuted_heads; heads != 0) {
     const auto order = gguf_rope_rows(heads, value.size(0) / heads);
     rows = rows.index_select(0, at::tensor(order, at::kLong));
   }
@@ -210,19 +197,19 @@ struct GgufJob {
   std::string name;
 };
 
-std::vector<GgufJob> gguf_jobs(const GgufFile& file, const WeightEdits& edits,
+std::vector<GgufJob> gguf_jobs(const GgufFile& file, DecoderFamily family, const WeightEdits& edits,
                                const MergeOptions& options, Reporter& reporter) {
   std::vector<GgufJob> jobs;
   for (const GgufTensor& t : file.tensors()) {
-    const std::string base = hf_name_of(t.name);
+    const std::string base = hf_name_of(t.name, family);
     const WeightEdit* edit = base.empty() ? nullptr : find_edit(edits, base);
     jobs.push_back({&t, edit, base, edit ? merged_type(t, options, reporter) : t.type, t.name});
   }
   if (edits.adds_head) {
-    const GgufTensor* t = file.find_tensor(gguf_name_of(kEmbedding));
+    const GgufTensor* t = file.find_tensor(gguf_name_of(kEmbedding, family));
     ESPALIER_ASSERT(t != nullptr);
     jobs.push_back({t, find_edit(edits, kHead), kEmbedding, merged_type(*t, options, reporter),
-                    gguf_name_of(kHead)});
+                    gguf_name_of(kHead, family)});
   }
   return jobs;
 }
@@ -236,7 +223,8 @@ void merge_gguf(const fs::path& source, const DecoderCheckpoint& checkpoint,
         .hint("prune it first: `espalier prune ... --keep`, then merge");
   }
   const GgufFile file = GgufFile::open(source);
-  const std::vector<GgufJob> jobs = gguf_jobs(file, edits, options, reporter);
+  const std::vector<GgufJob> jobs =
+      gguf_jobs(file, checkpoint.config().family, edits, options, reporter);
   std::vector<GgufTensorPlan> plan;
   GgufType coarsest = GgufType::kF32;
   std::int64_t total = 0;
@@ -263,8 +251,7 @@ void merge_gguf(const fs::path& source, const DecoderCheckpoint& checkpoint,
       const bool whole = job.edit->replacement != nullptr;
       const at::Tensor base =
           whole ? at::Tensor() : checkpoint.load(job.base, at::kFloat, at::kCPU);
-      writer.append(encoded(edited_weight(*job.edit, base), job.type,
-                            checkpoint.stored(job.base).permuted_heads));
+      writer.append(encoded(edited_weight(*job.edit, base), job.type, checkpoint.stored(job.base)));
     }
     writer.finish();
     summary.bytes = writer.size();

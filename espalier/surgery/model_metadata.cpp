@@ -99,25 +99,6 @@ void check_known(const DecoderConfig& config) {
       .hint("prune and write this model in the form it has");
 }
 
-/// general.architecture of a family. Error(kUnsupported) for families whose files we do not write.
-std::string gguf_architecture(const DecoderConfig& config) {
-  switch (config.family) {
-    case DecoderFamily::kLlama:
-    case DecoderFamily::kMistral:
-      return "llama";
-    case DecoderFamily::kQwen2:
-      return "qwen2";
-    case DecoderFamily::kQwen3:
-      return "qwen3";
-    case DecoderFamily::kOlmo2:
-      return "olmo2";
-    default:
-      throw Error(ErrorKind::kUnsupported, config.architecture,
-                  "GGUF files of this family cannot be written yet")
-          .hint("keep this model as a Hugging Face folder");
-  }
-}
-
 void check_expressible(const DecoderConfig& config, std::vector<std::string>& warnings) {
   check_known(config);
   if (std::find(config.use_rope.begin(), config.use_rope.end(), 0) != config.use_rope.end()) {
@@ -144,24 +125,14 @@ void check_expressible(const DecoderConfig& config, std::vector<std::string>& wa
 
 std::string hf_config_text(const DecoderConfig& config, const GgufFile& file, Dtype dtype) {
   check_known(config);
-  const bool qwen3 = config.family == DecoderFamily::kQwen3,
-             olmo2 = config.family == DecoderFamily::kOlmo2,
-             qwen = config.family == DecoderFamily::kQwen2 || qwen3;
+  const bool qwen =
+      config.family == DecoderFamily::kQwen2 || config.family == DecoderFamily::kQwen3;
   const std::int64_t window = has_window(config) ? config.window.front() : 0;
-  const bool mistral =
-      !qwen && !olmo2 &&
-      window > 0;  // transformers' llama knows no windows, its mistral is llama with one
+  // transformers' llama knows no windows, its mistral is llama with one.
+  const bool mistral = config.family == DecoderFamily::kLlama && window > 0;
   Json json = Json::object();
-  json["architectures"] = {qwen3     ? "Qwen3ForCausalLM"
-                           : olmo2   ? "Olmo2ForCausalLM"
-                           : qwen    ? "Qwen2ForCausalLM"
-                           : mistral ? "MistralForCausalLM"
-                                     : "LlamaForCausalLM"};
-  json["model_type"] = qwen3     ? "qwen3"
-                       : olmo2   ? "olmo2"
-                       : qwen    ? "qwen2"
-                       : mistral ? "mistral"
-                                 : "llama";
+  json["architectures"] = {mistral ? std::string("MistralForCausalLM") : config.architecture};
+  json["model_type"] = mistral ? std::string_view("mistral") : gguf_architecture(config.family);
   json["vocab_size"] = config.vocab_size;
   json["hidden_size"] = config.hidden_size;
   json["intermediate_size"] = config.intermediate_size;
@@ -209,10 +180,10 @@ std::string hf_generation_config_text(const DecoderConfig& config, const GgufFil
 std::vector<std::pair<std::string, GgufValue>> gguf_model_metadata(
     const DecoderConfig& config, const std::string& name, GgufType type,
     std::vector<std::string>& warnings) {
-  gguf_architecture(config);  // refuses before anything else is said
   check_expressible(config, warnings);
-  MetadataList list(gguf_architecture(config));
-  list.general("architecture", GgufValue::string(gguf_architecture(config)));
+  const std::string architecture(gguf_architecture(config.family));
+  MetadataList list(architecture);
+  list.general("architecture", GgufValue::string(architecture));
   list.general("type", GgufValue::string("model"));
   list.general("name", GgufValue::string(name));
   list.general("quantization_version", GgufValue::u32(2));

@@ -26,9 +26,8 @@ at::Tensor probe_ids(std::int64_t vocab) {
 /// The one layer that `model` holds gets what the edits of layer `layer` say; low-rank ones stay
 /// beside their weight.
 void put_on_layer(Decoder& model, std::int64_t layer, const WeightEdits& edits) {
-  const auto find = [&](const std::string& local) -> const WeightEdit* {
-    const auto it = edits.by_name.find(layer_prefix(layer) + local.substr(layer_prefix(0).size()));
-    return it == edits.by_name.end() ? nullptr : &it->second;
+  const auto find = [&](const std::string& local) {
+    return find_edit(edits, layer_prefix(layer) + local.substr(layer_prefix(0).size()));
   };
   for_each_tensor(model.block(0), "model.layers.0", [&](const std::string& name, at::Tensor& slot) {
     const WeightEdit* edit = find(name);
@@ -42,17 +41,12 @@ void put_on_layer(Decoder& model, std::int64_t layer, const WeightEdits& edits) 
   });
 }
 
-const WeightEdit* edit_of(const WeightEdits& edits, const std::string& name) {
-  const auto it = edits.by_name.find(name);
-  return it == edits.by_name.end() ? nullptr : &it->second;
-}
-
 at::Tensor logits_with_adapter(Decoder model, const at::Tensor& ids, const WeightEdits& edits) {
-  if (const WeightEdit* edit = edit_of(edits, "lm_head.weight"))
+  if (const WeightEdit* edit = find_edit(edits, "lm_head.weight"))
     model.set_head(edited_weight(*edit, model.head_weight()));
-  if (const WeightEdit* edit = edit_of(edits, "model.embed_tokens.weight"))
+  if (const WeightEdit* edit = find_edit(edits, "model.embed_tokens.weight"))
     model.embedding() = edited_weight(*edit, model.embedding());
-  if (const WeightEdit* edit = edit_of(edits, "model.norm.weight"))
+  if (const WeightEdit* edit = find_edit(edits, "model.norm.weight"))
     model.norm().weight = edited_weight(*edit, {});
   at::Tensor h = model.embed(ids);
   for (std::int64_t layer = 0; layer < model.num_layers(); ++layer) {

@@ -172,6 +172,11 @@ void read_weight_edits(const std::filesystem::path& adapter, const std::filesyst
   }
 }
 
+const WeightEdit* find_edit(const WeightEdits& edits, const std::string& name) {
+  const auto it = edits.by_name.find(name);
+  return it == edits.by_name.end() ? nullptr : &it->second;
+}
+
 at::Tensor edited_weight(const WeightEdit& edit, const at::Tensor& base) {
   const c10::NoGradGuard no_grad;
   if (edit.replacement != nullptr) {

@@ -38,6 +38,9 @@ struct WeightEdits {
   WeightEdits& operator=(const WeightEdits&) = delete;
 };
 
+/// The edit of this tensor, or null.
+const WeightEdit* find_edit(const WeightEdits& edits, const std::string& name);
+
 /// Shapes of MODEL's tensors under Hugging Face names.
 using TensorShapes = std::map<std::string, std::vector<std::int64_t>>;
 

@@ -43,19 +43,9 @@ std::vector<TensorSource> converted_tensors(const DecoderCheckpoint& checkpoint,
   return tensors;
 }
 
-std::int64_t total_bytes(const std::vector<TensorSource>& tensors) {
-  std::int64_t bytes = 0;
-  for (const TensorSource& tensor : tensors) {
-    std::int64_t size = dtype_size(tensor.plan.dtype);
-    for (const std::int64_t dim : tensor.plan.shape) size *= dim;
-    bytes += size;
-  }
-  return bytes;
-}
-
 void write_weights(const fs::path& destination, const std::vector<TensorSource>& tensors,
                    std::string_view what, Reporter& reporter, const StopToken& stop) {
-  const auto phase = reporter.phase(what, total_bytes(tensors), "bytes");
+  const auto phase = reporter.phase(what, static_cast<std::int64_t>(total_bytes(tensors)), "bytes");
   write_hf_weights(destination, tensors, kMaxShardBytes, [&](std::uint64_t done) {
     phase->update(static_cast<std::int64_t>(done));
     if (stop.stop_requested()) throw Interrupted{};

@@ -97,7 +97,7 @@ std::string supported_model_types();
 /// are Error(kUnsupported) with the list of families we have.
 DecoderConfig parse_hf_decoder_config(std::string_view config_json,
                                       std::string_view source = "config.json");
-/// From GGUF metadata (architectures llama, qwen2, qwen3 and olmo2). Ties and
+/// From GGUF metadata (architectures llama, qwen2, qwen3, gemma2, gemma3, phi3 and olmo2). Ties and
 /// biases follow from which tensors exist.
 DecoderConfig parse_gguf_decoder_config(const GgufFile& file);
 
