@@ -51,6 +51,9 @@ struct TensorSource {
   std::span<const std::byte> memory;  // else these bytes; must live until the write returns
 };
 
+/// Of all of them together.
+std::uint64_t total_bytes(const std::vector<TensorSource>& tensors);
+
 /// Writes weights as model.safetensors, or as shards `model-0000k-of-0000n.safetensors` of at most
 /// `max_shard_bytes` plus model.safetensors.index.json. Returns the names of the files written.
 /// `on_bytes(done)` is called as data goes out, for progress and for noticing a stop request (it
@@ -85,5 +88,8 @@ struct ModelLocation {
 };
 /// Throws Error(kInput) that says which places were looked at.
 ModelLocation locate_model(std::string_view model);
+
+/// Bytes of a model's weights: of a folder's safetensors, or of a .gguf file as a whole.
+std::uint64_t stored_weight_bytes(const std::filesystem::path& folder_or_gguf);
 
 }  // namespace espalier

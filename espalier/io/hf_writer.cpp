@@ -60,6 +60,12 @@ WrittenFile write_shard(const std::filesystem::path& folder, const std::string& 
 
 }  // namespace
 
+std::uint64_t total_bytes(const std::vector<TensorSource>& tensors) {
+  std::uint64_t bytes = 0;
+  for (const TensorSource& tensor : tensors) bytes += size_of(tensor);
+  return bytes;
+}
+
 std::vector<WrittenFile> write_hf_weight_files(const std::filesystem::path& folder,
                                                const std::vector<TensorSource>& tensors,
                                                std::uint64_t max_shard_bytes,

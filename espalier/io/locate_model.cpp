@@ -147,4 +147,10 @@ ModelLocation locate_model(std::string_view model) {
       .hint("check the path, or download the model first; espalier never uses the network");
 }
 
+std::uint64_t stored_weight_bytes(const std::filesystem::path& folder_or_gguf) {
+  if (std::filesystem::is_directory(folder_or_gguf))
+    return HfFolder::open(folder_or_gguf).weight_bytes();
+  return std::filesystem::file_size(folder_or_gguf);
+}
+
 }  // namespace espalier

@@ -160,12 +160,6 @@ lp::FinetuneJob make_job(const FinetuneOptions& o, const Context& context,
   return job;
 }
 
-std::int64_t stored_bytes(const std::filesystem::path& model) {
-  if (!std::filesystem::is_directory(model))
-    return static_cast<std::int64_t>(std::filesystem::file_size(model));
-  return static_cast<std::int64_t>(HfFolder::open(model).weight_bytes());
-}
-
 void print_estimate(Context& context, const FinetuneOptions& o, const lp::FinetuneEstimate& e,
                     at::Device device) {
   CostEstimate cost;
@@ -296,7 +290,8 @@ int run_finetune(const FinetuneOptions& o, Context& context) {
   lp::check_rows(data.rows, config);
   if (job.eval_options.seq_len == 0) job.eval_options.seq_len = data.seq_len;
   const lp::FinetuneEstimate estimate = lp::estimate_finetune(
-      config, job.options, data.rows, stored_bytes(location.path), job.device);
+      config, job.options, data.rows, static_cast<std::int64_t>(stored_weight_bytes(location.path)),
+      job.device);
   if (!run) {
     print_estimate(context, o, estimate, job.device);
     return 0;

@@ -171,12 +171,6 @@ std::optional<GgufType> weight_type(const PruneOptions& o, const ModelLocation& 
   return parse_gguf_type(o.type);
 }
 
-std::int64_t weight_bytes_of(const ModelLocation& location) {
-  if (location.kind == ModelLocation::Kind::kHfFolder)
-    return static_cast<std::int64_t>(HfFolder::open(location.path).weight_bytes());
-  return static_cast<std::int64_t>(std::filesystem::file_size(location.path));
-}
-
 void print_estimate(const PruneOptions& o, Context& context, const ModelLocation& location,
                     const DecoderConfig& config, const lp::PruneRequest& request) {
   const lp::RemovalSize size = lp::removal_size(request, config.num_layers);
@@ -196,7 +190,8 @@ void print_estimate(const PruneOptions& o, Context& context, const ModelLocation
                                static_cast<double>(config.parameters_per_layer()) /
                                static_cast<double>(config.parameters());
   CostEstimate cost;
-  cost.disk = {static_cast<std::int64_t>(share * static_cast<double>(weight_bytes_of(location)))};
+  cost.disk = {
+      static_cast<std::int64_t>(share * static_cast<double>(stored_weight_bytes(location.path)))};
   cost.peak_memory = {process_bytes() +
                       std::max<std::int64_t>(64 << 20, scoring.flops > 0 ? scoring.bytes : 0)};
   // Copying and proving run at about the speed of memory to disk cache; scoring at that of the
@@ -239,11 +234,11 @@ std::string result_json(const PruneOptions& o, const lp::PrunePlan& plan,
                            {"seq_len", plan.calibration.seq_len},
                            {"add_bos", false}};
   }
-  if (!plan.scores.sleb_removed.empty()) {
-    json["sleb"] = {{"removed", plan.scores.sleb_removed},
-                    {"perplexity", plan.scores.sleb_perplexity},
-                    {"block_forwards", plan.scores.sleb_block_forwards},
-                    {"plain_forwards", plan.scores.sleb_plain_forwards}};
+  if (!plan.scores.greedy.removed.empty()) {
+    json["sleb"] = {{"removed", plan.scores.greedy.removed},
+                    {"perplexity", plan.scores.greedy.perplexity},
+                    {"block_forwards", plan.scores.greedy.block_forwards},
+                    {"plain_forwards", plan.scores.greedy.plain_forwards}};
   }
   json["verified"] = outcome.comparison ? "logits" : "bit for bit";
   if (outcome.comparison) json["max_abs_logit_difference"] = outcome.comparison->max_abs_diff;
@@ -263,9 +258,9 @@ std::string result_text(const PruneOptions& o, const lp::PrunePlan& plan,
     text += format("(calibration text: {} x {} tokens, no BOS)\n\n", plan.calibration.samples,
                    plan.calibration.seq_len);
   }
-  if (plan.scores.sleb_plain_forwards > 0) {
-    text += format("greedy search: {} block runs instead of {}\n", plan.scores.sleb_block_forwards,
-                   plan.scores.sleb_plain_forwards);
+  if (plan.scores.greedy.plain_forwards > 0) {
+    text += format("greedy search: {} block runs instead of {}\n",
+                   plan.scores.greedy.block_forwards, plan.scores.greedy.plain_forwards);
   }
   text +=
       outcome.comparison

@@ -170,6 +170,11 @@ void check_before(const SweepOptions& o, const Context& context, const lp::Sweep
     throw Error(ErrorKind::kUsage, "--eval-text", "or --task is needed: nothing would be measured")
         .hint("--eval-text wiki.test.txt");
   }
+  if (!o.task.empty()) {
+    throw Error(ErrorKind::kUnsupported, "--task",
+                "`espalier eval` of this release measures perplexity only")
+        .hint("--eval-text FILE");
+  }
   if (!o.task.empty() && o.eval_data.empty()) {
     throw Error(ErrorKind::kUsage, "--eval-data", "is needed by --task")
         .hint("--eval-data DIR with the tasks' files");

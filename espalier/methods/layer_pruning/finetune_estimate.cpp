@@ -20,29 +20,21 @@ std::int64_t saved_bytes_per_token(const DecoderConfig& c, at::ScalarType type) 
   return elements * static_cast<std::int64_t>(c10::elementSize(type));
 }
 
-/// Parameters of rank-r adapters on the seven linears of every layer (fewer when fewer are
-/// targeted).
+/// Parameters of the adapters on the matrices of every layer that are targeted.
 std::int64_t adapter_parameters(const DecoderConfig& c, const PeftConfig& adapter) {
-  const std::int64_t d = c.hidden_size, q = c.num_heads * c.head_dim,
-                     kv = c.num_kv_heads * c.head_dim, f = c.intermediate_size;
-  const struct {
-    const char* name;
-    std::int64_t in, out;
-  } linears[] = {{"self_attn.q_proj", d, q},  {"self_attn.k_proj", d, kv},
-                 {"self_attn.v_proj", d, kv}, {"self_attn.o_proj", q, d},
-                 {"mlp.gate_proj", d, f},     {"mlp.up_proj", d, f},
-                 {"mlp.down_proj", f, d}};
+  constexpr std::string_view kEnding = ".weight";
   std::int64_t total = 0;
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    for (const auto& linear : linears) {
-      const std::string name = layer_prefix(layer) + linear.name;
-      if (!adapter.targets_module(name)) continue;
-      total += adapter.rank_of(name) * (linear.in + linear.out) + (adapter.dora ? linear.out : 0);
+    for (const TensorSpec& spec : layer_tensor_specs(c)) {
+      const std::string name = layer_prefix(layer) + spec.name.substr(0, spec.name.rfind(kEnding));
+      if (spec.shape.size() != 2 || !adapter.targets_module(name)) continue;
+      const std::int64_t out = spec.shape[0], in = spec.shape[1];
+      total += adapter.rank_of(name) * (in + out) + (adapter.dora ? out : 0);
     }
   }
   const bool head = std::find(adapter.modules_to_save.begin(), adapter.modules_to_save.end(),
                               "lm_head") != adapter.modules_to_save.end();
-  return total + (head ? c.vocab_size * d : 0);
+  return total + (head ? c.vocab_size * c.hidden_size : 0);
 }
 
 }  // namespace

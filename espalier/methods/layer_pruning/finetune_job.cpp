@@ -135,9 +135,10 @@ FinetuneOutcome run_finetune_job(const FinetuneJob& job, const FinetuneData& dat
   clear_output(run);
   if (adapters) {
     write_peft_folder(run.folder(), resolved.options.adapter, trained);
-    Decoder again = load_base(resolved, checkpoint, reporter);
-    load_adapters(again, PeftFolder::open(run.folder()));
-    verify_tuned(run.folder(), again, probe, outcome.probe_loss, reporter);
+    // On the same base, which training left alone: a second one would double the memory.
+    remove_adapters(model);
+    load_adapters(model, PeftFolder::open(run.folder()));
+    verify_tuned(run.folder(), model, probe, outcome.probe_loss, reporter);
   } else {
     write_hf_with_replacements(job.source, trained, run.folder(), reporter);
     verify_finetuned(run.folder(), model, probe, outcome.probe_loss, reporter);

@@ -62,7 +62,7 @@ std::vector<std::int64_t> candidates(const LayerScores& scores, const std::strin
 
 /// The list was searched for as many rounds as were asked for then; a longer one is not known.
 void check_rounds(const LayerScores& scores, std::int64_t remove) {
-  const auto rounds = static_cast<std::int64_t>(scores.sleb_removed.size());
+  const auto rounds = static_cast<std::int64_t>(scores.greedy.removed.size());
   if (remove <= rounds) return;
   throw Error(
       ErrorKind::kInput, "sleb scores",

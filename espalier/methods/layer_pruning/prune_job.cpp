@@ -116,10 +116,10 @@ std::string pruning_record(const PruneJob& job, const PrunePlan& plan) {
   json["scores"] =
       parse_json(scores_to_json(plan.scores, "", plan.calibration), "scores")["metrics"];
   if (plan.chosen.method == "sleb")
-    json["sleb"] = {{"removed", plan.scores.sleb_removed},
-                    {"perplexity", plan.scores.sleb_perplexity},
-                    {"block_forwards", plan.scores.sleb_block_forwards},
-                    {"plain_forwards", plan.scores.sleb_plain_forwards}};
+    json["sleb"] = {{"removed", plan.scores.greedy.removed},
+                    {"perplexity", plan.scores.greedy.perplexity},
+                    {"block_forwards", plan.scores.greedy.block_forwards},
+                    {"plain_forwards", plan.scores.greedy.plain_forwards}};
   json["command"] = job.command_line;
   json["version"] = build_info().version;
   return dump_json(json);

@@ -53,10 +53,9 @@ void drop_other_runs(LayerScores& scores, std::int64_t remove) {
                                     [](double value) { return std::isnan(value); });
     return past + 1 != remove;
   });
-  if (static_cast<std::int64_t>(scores.sleb_removed.size()) >= remove) return;
+  if (static_cast<std::int64_t>(scores.greedy.removed.size()) >= remove) return;
   scores.metrics.erase("sleb");
-  scores.sleb_removed.clear();
-  scores.sleb_perplexity.clear();
+  scores.greedy = {};
 }
 
 /// taylor+ has taylor's numbers, and ppl+ ppl's.
@@ -203,11 +202,7 @@ class Measurement {
     scores.block_forwards += computed.block_forwards;
     scores.metrics.merge(computed.metrics);
     if (computed.cka.defined()) scores.cka = computed.cka;
-    if (computed.sleb_removed.empty()) return;
-    scores.sleb_removed = std::move(computed.sleb_removed);
-    scores.sleb_perplexity = std::move(computed.sleb_perplexity);
-    scores.sleb_block_forwards = computed.sleb_block_forwards;
-    scores.sleb_plain_forwards = computed.sleb_plain_forwards;
+    if (!computed.greedy.removed.empty()) scores.greedy = std::move(computed.greedy);
   }
 
   double perplexity_without_layers(const std::vector<std::int64_t>& removed) {

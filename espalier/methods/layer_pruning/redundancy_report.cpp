@@ -149,26 +149,26 @@ void add_choices(const RedundancyResult& result, HtmlReport& report) {
 /// How perplexity grows as sleb takes layer after layer.
 void add_greedy_search(const RedundancyResult& result, HtmlReport& report) {
   const LayerScores& scores = result.scores;
-  if (scores.sleb_perplexity.empty()) return;
+  if (scores.greedy.perplexity.empty()) return;
   report.heading("The greedy search");
   ReportChart chart;
   chart.title = "Perplexity after each removal (sleb)";
   chart.x_label = "layers removed";
   chart.y_label = "perplexity";
-  chart.log_y = spreads_far(scores.sleb_perplexity);
+  chart.log_y = spreads_far(scores.greedy.perplexity);
   ReportSeries series{"sleb", {0}, {scores.dense_perplexity}};
-  for (std::size_t i = 0; i < scores.sleb_perplexity.size(); ++i) {
+  for (std::size_t i = 0; i < scores.greedy.perplexity.size(); ++i) {
     series.x.push_back(static_cast<double>(i + 1));
-    series.y.push_back(scores.sleb_perplexity[i]);
+    series.y.push_back(scores.greedy.perplexity[i]);
   }
   chart.series.push_back(std::move(series));
   report.chart(chart);
   std::string order;
-  for (const std::int64_t layer : scores.sleb_removed)
+  for (const std::int64_t layer : scores.greedy.removed)
     order += format("{}{}", order.empty() ? "" : ", ", layer);
   report.paragraph(
       format("In this order: {}. {} block runs instead of the {} of running every candidate.",
-             order, scores.sleb_block_forwards, scores.sleb_plain_forwards));
+             order, scores.greedy.block_forwards, scores.greedy.plain_forwards));
 }
 
 void add_similarity(const RedundancyResult& result, HtmlReport& report) {
@@ -315,11 +315,11 @@ std::string redundancy_json(const RedundancyResult& result) {
         {"perplexity", choice.perplexity > 0 ? Json(choice.perplexity) : Json(nullptr)}};
   }
   json["block_forwards"] = result.scores.block_forwards;
-  if (!result.scores.sleb_removed.empty()) {
-    json["sleb"] = {{"removed", result.scores.sleb_removed},
-                    {"perplexity", result.scores.sleb_perplexity},
-                    {"block_forwards", result.scores.sleb_block_forwards},
-                    {"plain_forwards", result.scores.sleb_plain_forwards}};
+  if (!result.scores.greedy.removed.empty()) {
+    json["sleb"] = {{"removed", result.scores.greedy.removed},
+                    {"perplexity", result.scores.greedy.perplexity},
+                    {"block_forwards", result.scores.greedy.block_forwards},
+                    {"plain_forwards", result.scores.greedy.plain_forwards}};
   }
   json["calibration"] = {
       {"file", result.calibration.file},       {"sha256", result.calibration.sha256},

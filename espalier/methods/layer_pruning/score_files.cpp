@@ -53,7 +53,7 @@ void read_sleb(const Json& json, std::string_view source, LayerScores& scores) {
                   format("sleb.removed holds {}, expected distinct layers 0-{}", entry.dump(),
                          scores.layers - 1));
     }
-    scores.sleb_removed.push_back(layer);
+    scores.greedy.removed.push_back(layer);
   }
   if (!fits) {
     throw Error(ErrorKind::kInput, source,
@@ -79,11 +79,11 @@ std::string scores_to_json(const LayerScores& scores, const std::string& model,
     for (const double value : values) list.push_back(number_or_null(value));
     json["metrics"][name] = std::move(list);
   }
-  if (!scores.sleb_removed.empty()) {
-    json["sleb"] = {{"removed", scores.sleb_removed},
-                    {"perplexity", scores.sleb_perplexity},
-                    {"block_forwards", scores.sleb_block_forwards},
-                    {"plain_forwards", scores.sleb_plain_forwards}};
+  if (!scores.greedy.removed.empty()) {
+    json["sleb"] = {{"removed", scores.greedy.removed},
+                    {"perplexity", scores.greedy.perplexity},
+                    {"block_forwards", scores.greedy.block_forwards},
+                    {"plain_forwards", scores.greedy.plain_forwards}};
   }
   if (scores.cka.defined()) {
     const at::Tensor cka = scores.cka.to(at::kCPU, at::kDouble).contiguous();

@@ -42,8 +42,8 @@ LayerScores made_up() {
   scores.metrics["angular"] = {0.4, 0.3, 0.2, 0.25, nan, nan};  // runs of 3
   scores.metrics["cos_block"] = {0.4, 0.3, 0.2, 0.25, 0.5, nan};
   scores.metrics["sleb"] = {5, 1, 3, 0, 2, 4};
-  scores.sleb_removed = {3, 1};
-  scores.sleb_perplexity = {10, 12};
+  scores.greedy.removed = {3, 1};
+  scores.greedy.perplexity = {10, 12};
   scores.dense_perplexity = 36.5;
   scores.cka = at::rand({6, 6}, at::kDouble);
   scores.cka[0][1] = nan;

@@ -310,10 +310,8 @@ class Sweep {
     SlebResult greedy = sleb_greedy(model_, ids_, options, reporter_, stop_);
     if (scores_.dense_perplexity == 0) scores_.dense_perplexity = greedy.dense_perplexity;
     values("sleb") = sleb_scores(greedy, layers_);
-    scores_.sleb_removed = std::move(greedy.removed);
-    scores_.sleb_perplexity = std::move(greedy.perplexity);
-    scores_.sleb_block_forwards = greedy.block_forwards;
-    scores_.sleb_plain_forwards = greedy.plain_forwards;
+    scores_.greedy = {std::move(greedy.removed), std::move(greedy.perplexity),
+                      greedy.block_forwards, greedy.plain_forwards};
   }
 
   void check_finite() const {

@@ -68,6 +68,14 @@ struct ScoreOptions {
   std::int64_t memory_bytes = 0;
 };
 
+/// What sleb's search found: layers in the order of their removal and the perplexity after each.
+struct GreedyOrder {
+  std::vector<std::int64_t> removed;
+  std::vector<double> perplexity;
+  std::int64_t block_forwards = 0;  // counted
+  std::int64_t plain_forwards = 0;  // of running every candidate from the start
+};
+
 struct LayerScores {
   std::int64_t layers = 0;
   std::map<std::string, std::vector<double>>
@@ -75,11 +83,7 @@ struct LayerScores {
   at::Tensor cka;                   // [L, L] over h_1..h_L, undefined unless cka_adj was asked for
   double dense_perplexity = 0;      // of the calibration tokens; 0 without ppl, taylor, sleb
   std::int64_t block_forwards = 0;  // of the sweep, counted per stream: L(L+1)/2 for ppl
-  /// The greedy order of sleb: layers in the order of their removal and the perplexity after each.
-  std::vector<std::int64_t> sleb_removed;
-  std::vector<double> sleb_perplexity;
-  std::int64_t sleb_block_forwards = 0;  // counted; leave-one-out by hand would run:
-  std::int64_t sleb_plain_forwards = 0;
+  GreedyOrder greedy;               // of sleb; empty when it was not asked for
 };
 
 /// ids [samples, seq_len]; undefined when no metric needs calibration. Works on streamed models:

@@ -301,7 +301,7 @@ TEST(Select, GreedyOrderIsGoodForFewerLayersOnly) {
   LayerScores scores;
   scores.layers = 6;
   scores.metrics["sleb"] = {5, 1, 3, 0, 2, 4};
-  scores.sleb_removed = {3, 1};
+  scores.greedy.removed = {3, 1};
   EXPECT_EQ(select_layers(scores, "sleb", 1), (Layers{3}));
   EXPECT_EQ(select_layers(scores, "sleb", 2), (Layers{1, 3}));
   const Error error = error_of([&] { select_layers(scores, "sleb", 3); });

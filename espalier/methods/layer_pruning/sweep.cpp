@@ -43,11 +43,6 @@ std::optional<LayerScores> earlier_scores(const fs::path& file, const Calibratio
   return scores;
 }
 
-std::uint64_t weight_bytes_of(const fs::path& model) {
-  if (fs::is_directory(model)) return HfFolder::open(model).weight_bytes();
-  return fs::file_size(model);
-}
-
 class Sweep {
  public:
   Sweep(const SweepRequest& request, const SweepHooks& hooks, RunFolder& run, Reporter& reporter,
@@ -161,7 +156,7 @@ class Sweep {
     } else {
       result.layers = outcome_.layers;
     }
-    result.bytes = weight_bytes_of(model);
+    result.bytes = stored_weight_bytes(model);
     read_evaluation(hooks_.evaluate(model), result);
     if (cell.recovery.trains()) keep_or_remove(model, cell);
   }
@@ -318,19 +313,11 @@ std::map<std::int64_t, LayerScores> sweep_scores(const SweepRequest& request,
         options.metrics.push_back(metric);
     }
     LayerScores scores = score_layers(model, ids, options, reporter, stop);
-    if (!scores.sleb_removed.empty()) {
-      shared.sleb_removed = scores.sleb_removed;
-      shared.sleb_perplexity = scores.sleb_perplexity;
-      shared.sleb_block_forwards = scores.sleb_block_forwards;
-      shared.sleb_plain_forwards = scores.sleb_plain_forwards;
-    }
+    if (!scores.greedy.removed.empty()) shared.greedy = scores.greedy;
     for (const auto& [metric, values] : scores.metrics)
       if (!scores_runs(metric)) shared.metrics.emplace(metric, values);
     for (const auto& [metric, values] : shared.metrics) scores.metrics.emplace(metric, values);
-    scores.sleb_removed = shared.sleb_removed;
-    scores.sleb_perplexity = shared.sleb_perplexity;
-    scores.sleb_block_forwards = shared.sleb_block_forwards;
-    scores.sleb_plain_forwards = shared.sleb_plain_forwards;
+    scores.greedy = shared.greedy;
     write_file_atomically(folder / (digits(count) + ".json"),
                           scores_to_json(scores, request.model.string(), outcome.calibration));
     all[count] = std::move(scores);

@@ -61,7 +61,8 @@ TuningStep::TuningStep(Decoder& model, const Trainable& trainable, const Finetun
                        Reporter& reporter)
     : model_(model), trainable_(trainable), options_(options), reporter_(reporter) {
   for (const TrainedTensor& t : trainable.tensors) weights_.push_back(t.weight);
-  capture_ = options.capture && can_capture(model.device());
+  device_loss_ = has_device_loss(model.head_weight()) && model.config().final_softcap == 0;
+  capture_ = options.capture && device_loss_ && can_capture(model.device());
   if (capture_) pool_ = std::make_unique<CapturePool>();
 }
 
@@ -75,10 +76,10 @@ const AttentionContext& TuningStep::context_of(const TuningBatch& batch) {
   return contexts_.emplace(batch.width(), batch_context(model_, batch)).first->second;
 }
 
-at::Tensor TuningStep::prefix(const TuningBatch& batch) const {
+at::Tensor TuningStep::prefix(const TuningBatch& batch) {
   const at::NoGradGuard no_grad;
   return model_.run_layers(model_.embed(batch.ids.to(model_.device())), 0, trainable_.first_layer,
-                           batch_context(model_, batch));
+                           context_of(batch));
 }
 
 MicroGradients TuningStep::gradients(const TuningBatch& batch, double scale,
@@ -92,7 +93,7 @@ MicroGradients TuningStep::gradients(const TuningBatch& batch, double scale,
   inputs.scale_value = scale;
   inputs.scale = at::scalar_tensor(scale, at::kFloat);
   inputs.draw = at::scalar_tensor(draw, at::kLong);
-  if (!model_.device().is_cpu()) {
+  if (device_loss_) {
     const PredictedRows predicted = predicted_rows(batch);
     inputs.rows = predicted.rows;
     inputs.targets = predicted.targets;
@@ -161,20 +162,13 @@ std::vector<at::Tensor> TuningStep::compute(const Inputs& inputs,
 at::Tensor TuningStep::loss_of(const at::Tensor& h, const Inputs& inputs) const {
   const at::Tensor normed = model_.final_norm(h);
   const at::Tensor flat = normed.reshape({-1, normed.size(-1)});
-  const double softcap = model_.config().final_softcap;
-  if (has_device_loss(flat)) {
-    if (softcap > 0) {
-      throw Error(ErrorKind::kUnsupported, model_.config().architecture,
-                  "final_logit_softcapping is set; tuning such models on a CUDA device is not "
-                  "supported yet")
-          .hint("tune it on the CPU");
-    }
+  if (device_loss_) {
     return device_linear_cross_entropy(flat, model_.head_weight(), inputs.rows, inputs.targets,
                                        inputs.scale);
   }
   ESPALIER_ASSERT(!inputs.rows.defined());
   return linear_cross_entropy(flat, model_.head_weight(), inputs.targets, inputs.scale_value,
-                              softcap);
+                              model_.config().final_softcap);
 }
 
 /// Loss and gradients of the trained tensors, through one graph.

@@ -29,7 +29,7 @@ class TuningStep {
              Reporter& reporter);
 
   /// States entering the first trained layer, [batch, tokens, d].
-  at::Tensor prefix(const TuningBatch& batch) const;
+  at::Tensor prefix(const TuningBatch& batch);
 
   /// Loss `scale` * (sum of NLL) and its gradients. `prefix`: what entered the first trained layer
   /// when it is cached, [batch, tokens, d] on any device; undefined to compute it. `draw`: number
@@ -61,7 +61,8 @@ class TuningStep {
     std::int64_t runs = 0;
     std::unique_ptr<CapturedStep> step;
   };
-  bool capture_ = false;
+  /// The loss is computed on the device without a word to the host, so that a step can be captured.
+  bool device_loss_ = false, capture_ = false;
   std::unique_ptr<CapturePool> pool_;
   std::map<Key, Recording> recordings_;
 };
