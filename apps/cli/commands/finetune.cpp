@@ -24,8 +24,8 @@ struct FinetuneOptions {
   OutputOptions output;
   CostOptions cost;
   SftDataOptions sft;
-  std::string mode = "partial", lr_decay = "linear", prefix_cache = "auto", cuda_graph = "auto",
-              eval_text, init_adapter;
+  std::string mode = "partial", save = "model", lr_decay = "linear", prefix_cache = "auto",
+              cuda_graph = "auto", eval_text, init_adapter;
   std::vector<std::string> target_modules, modules_to_save;
   std::int64_t last = 3, rank = 8, steps = 0, epochs = 0, batch_size = 8, micro_batch = 0,
                warmup = 0, checkpoint_every = 100, eval_every = 0;
@@ -46,6 +46,10 @@ struct FinetuneOptions {
     option("last", last,
            "with --mode partial: how many of the last layers train, besides head and norm",
            at_least(0));
+    option("save", save,
+           "with --mode partial and full: model, a whole one, or delta, a file of the trained "
+           "tensors alone for `espalier merge-adapter`",
+           one_of({"model", "delta"}));
     option.group("Adapters (--mode lora, qlora, dora)");
     option("rank", rank, "rank of the adapters", at_least(1));
     option("alpha", alpha, "adapters count alpha / rank times");
@@ -153,6 +157,13 @@ lp::FinetuneJob make_job(const FinetuneOptions& o, const Context& context,
   job.device = ModelOptions::device(context);
   job.special_in_text = o.sft.special_in_text;
   if (!o.init_adapter.empty()) job.init_adapter = o.init_adapter;
+  job.delta = o.save == "delta";
+  if (job.delta && lp::uses_adapters(job.options.mode)) {
+    throw Error(
+        ErrorKind::kUsage, "--save delta",
+        format("goes with --mode partial and full: --mode {} writes an adapter anyway", o.mode))
+        .hint("leave --save out");
+  }
   job.command_line = context.command_line;
   if (!o.eval_text.empty()) job.eval_text = o.eval_text;
   job.eval_options.seq_len = o.eval_seq_len;
@@ -180,6 +191,7 @@ std::string result_json(const FinetuneOptions& o, const lp::FinetuneData& data,
   json["schema"] = "espalier.finetune/1";
   json["model"] = o.model.model;
   json["mode"] = o.mode;
+  json["saved"] = lp::uses_adapters(lp::parse_tune_mode(o.mode)) ? "adapter" : o.save;
   json["data"] = {{"file", o.sft.data},
                   {"sha256", data.sha256},
                   {"format", data.format},
@@ -220,7 +232,7 @@ std::string result_json(const FinetuneOptions& o, const lp::FinetuneData& data,
 std::string result_text(const FinetuneOptions& o, const lp::FinetuneData& data,
                         const lp::FinetuneOutcome& outcome) {
   const lp::FinetuneResult& r = outcome.training;
-  const bool adapter = lp::uses_adapters(lp::parse_tune_mode(o.mode));
+  const std::string kind = lp::uses_adapters(lp::parse_tune_mode(o.mode)) ? "adapter" : o.save;
   std::string text;
   if (outcome.before && outcome.after) {
     text += format("perplexity {:.4f} -> {:.4f} ({} segments of {})\n", outcome.before->perplexity,
@@ -234,11 +246,10 @@ std::string result_text(const FinetuneOptions& o, const lp::FinetuneData& data,
   else if (!r.held_out.empty())
     text += format("held-out loss {:.4f}\n", r.held_out.back().second);
   text += format("{} parameters trained; {} in {}, report in {}/run/report.html\n",
-                 format_count(r.trainable_parameters), adapter ? "adapter" : "model", o.output.out,
-                 o.output.out);
-  if (adapter) {
-    return text + format("Next: espalier merge-adapter {} --adapter {} --out MERGED\n",
-                         o.model.model, o.output.out);
+                 format_count(r.trainable_parameters), kind, o.output.out, o.output.out);
+  if (kind != "model") {
+    return text + format("Next: espalier merge-adapter {} --adapter {}{} --out MERGED\n",
+                         o.model.model, o.output.out, kind == "delta" ? "/delta.safetensors" : "");
   }
   return text + format("Next: espalier eval {} --task ppl --text FILE --seq-len {}\n", o.output.out,
                        data.seq_len);
@@ -290,8 +301,8 @@ int run_finetune(const FinetuneOptions& o, Context& context) {
   lp::check_rows(data.rows, config);
   if (job.eval_options.seq_len == 0) job.eval_options.seq_len = data.seq_len;
   const lp::FinetuneEstimate estimate = lp::estimate_finetune(
-      config, job.options, data.rows, static_cast<std::int64_t>(stored_weight_bytes(location.path)),
-      job.device);
+      config, job.options, data.rows,
+      job.delta ? 0 : static_cast<std::int64_t>(stored_weight_bytes(location.path)), job.device);
   if (!run) {
     print_estimate(context, o, estimate, job.device);
     return 0;

@@ -84,8 +84,8 @@ FinetuneEstimate estimate_finetune(const DecoderConfig& config, const FinetuneOp
   if (cached)
     e.cache_bytes =
         static_cast<std::int64_t>(prefix_cache_bytes(data.tokens(), config.hidden_size, o.compute));
-  e.disk_bytes =
-      e.cache_bytes + e.trainable_parameters * 12 + stored_bytes + (unties ? head * 4 : 0);
+  e.disk_bytes = e.cache_bytes + e.trainable_parameters * 12 +
+                 (adapters ? e.trainable_parameters * 4 : stored_bytes + (unties ? head * 4 : 0));
 
   const auto tokens = static_cast<std::int64_t>(
       static_cast<double>(e.steps * std::min(rows, o.batch_size)) * mean_length);

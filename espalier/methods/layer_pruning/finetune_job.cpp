@@ -139,6 +139,8 @@ FinetuneOutcome run_finetune_job(const FinetuneJob& job, const FinetuneData& dat
     remove_adapters(model);
     load_adapters(model, PeftFolder::open(run.folder()));
     verify_tuned(run.folder(), model, probe, outcome.probe_loss, reporter);
+  } else if (job.delta) {
+    write_tuned_delta(job.source, trained, run.folder() / "delta.safetensors");
   } else {
     write_hf_with_replacements(job.source, trained, run.folder(), reporter);
     verify_finetuned(run.folder(), model, probe, outcome.probe_loss, reporter);

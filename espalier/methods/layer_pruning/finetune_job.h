@@ -1,5 +1,5 @@
-// `finetune` from a model folder to a model folder (partial, full) or to a PEFT adapter folder
-// (lora, qlora, dora): perplexity before, training, perplexity after, complete output, proof by
+// `finetune` from a model folder to a model folder or a delta file (partial, full) or to a PEFT
+// adapter folder (lora, qlora, dora): perplexity before, training, perplexity after, complete output, proof by
 // reloading, model card and report. The caller opens the run folder and publishes it.
 #pragma once
 
@@ -32,6 +32,7 @@ struct FinetuneJob {
   std::optional<std::filesystem::path> eval_text;
   PerplexityOptions eval_options;  // of eval_text
   bool special_in_text = true;
+  bool delta = false;        // partial, full: only what was trained, as delta.safetensors
   std::string command_line;  // for the model card
 };
 

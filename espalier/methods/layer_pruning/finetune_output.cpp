@@ -1,6 +1,7 @@
 // Rounding to the stored dtypes and the check by reloading.
 #include "espalier/methods/layer_pruning/finetune_output.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -11,6 +12,8 @@
 #include "espalier/base/format.h"
 #include "espalier/io/hf_folder.h"
 #include "espalier/methods/layer_pruning/finetune.h"
+#include "espalier/surgery/delta.h"
+#include "espalier/surgery/remap_adapter.h"
 #include "espalier/tensor/tensor_view.h"
 
 namespace espalier::layer_pruning {
@@ -36,6 +39,27 @@ std::map<std::string, at::Tensor> round_to_stored(const std::filesystem::path& s
     if (const auto found = rounded.find(name); found != rounded.end()) slot.copy_(found->second);
   });
   return rounded;
+}
+
+void write_tuned_delta(const std::filesystem::path& source,
+                       const std::map<std::string, at::Tensor>& tensors,
+                       const std::filesystem::path& path) {
+  DeltaInfo info;
+  info.source = source.string();
+  if (const std::optional<PruningRecord> record = read_pruning_record(source)) {
+    info.layers_before = record->layers_before;
+    info.kept = record->kept;
+  } else {
+    info.layers_before = DecoderCheckpoint::open(source)->config().num_layers;
+  }
+  write_delta(path, tensors, info);
+  const DeltaFile written = DeltaFile::open(path);
+  for (const StoredTensor& stored : written.tensors) {
+    const auto found = tensors.find(stored.name);
+    if (found == tensors.end() || !std::ranges::equal(stored.data, tensor_bytes(found->second)))
+      throw Error(ErrorKind::kInternal, path.string(), stored.name + " was not written as trained");
+  }
+  ESPALIER_ASSERT(written.tensors.size() == tensors.size());
 }
 
 void verify_tuned(const std::filesystem::path& folder, const Decoder& reloaded,

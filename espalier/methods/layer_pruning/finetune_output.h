@@ -21,6 +21,13 @@ std::map<std::string, at::Tensor> round_to_stored(const std::filesystem::path& s
                                                   const std::map<std::string, at::Tensor>& trained,
                                                   Decoder& model);
 
+/// `tensors`, trained on the model at `source`, as the delta file `path` of surgery/delta.h. When
+/// `source` was pruned, the file says from how many layers and which are left, so that it fits the
+/// unpruned model as well. Reads the file back: Error(kInternal) unless every bit is there.
+void write_tuned_delta(const std::filesystem::path& source,
+                       const std::map<std::string, at::Tensor>& tensors,
+                       const std::filesystem::path& path);
+
 /// Opens `folder` as any user would (weights block by block from the file) and compares its loss on
 /// `probe` with `expected`: see verify_tuned.
 void verify_finetuned(const std::filesystem::path& folder, const Decoder& model,
