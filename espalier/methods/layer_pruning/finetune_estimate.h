@@ -18,9 +18,9 @@ struct FinetuneEstimate {
   double seconds = 0;
 };
 
-/// Prediction for training on `data`; `stored_bytes`: of the model's files, which the output repeats
-/// (0 when only a delta is written).
-/// Measures the device for about 0.2 s. The rates behind it are derived in the .cpp.
+/// Prediction for training on `data`; `stored_bytes`: of the model's files, which the output
+/// repeats (0 when only a delta is written). Measures the device for about 0.2 s. The rates behind
+/// it are derived in the .cpp.
 FinetuneEstimate estimate_finetune(const DecoderConfig& config, const FinetuneOptions& options,
                                    const TrainingRows& data, std::int64_t stored_bytes,
                                    at::Device device);

@@ -1,6 +1,7 @@
 // `finetune` from a model folder to a model folder or a delta file (partial, full) or to a PEFT
-// adapter folder (lora, qlora, dora): perplexity before, training, perplexity after, complete output, proof by
-// reloading, model card and report. The caller opens the run folder and publishes it.
+// adapter folder (lora, qlora, dora): perplexity before, training, perplexity after, complete
+// output, proof by reloading, model card and report. The caller opens the run folder and publishes
+// it.
 #pragma once
 
 #include <cstdint>
