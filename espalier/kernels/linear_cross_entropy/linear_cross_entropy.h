@@ -14,9 +14,11 @@ namespace espalier {
 /// Per-row negative log-likelihood of `targets` under softmax(hidden W^T + bias), float32.
 /// `hidden` [rows, d], `weight` [vocab, d], `targets` [rows] int64 (-100 = ignored, gives 0). No
 /// autograd. Rows are independent: the value of a row does not depend on the others
-/// (batch-invariant). Memory O(chunk * vocab).
+/// (batch-invariant). Memory O(chunk * vocab). `best`, when given: [rows] bool, whether no logit is
+/// above the target's (false for ignored rows).
 at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                      const std::optional<at::Tensor>& bias = std::nullopt, double softcap = 0);
+                      const std::optional<at::Tensor>& bias = std::nullopt, double softcap = 0,
+                      at::Tensor* best = nullptr);
 
 /// Sum over unmasked rows of the same, times `scale`, differentiable in hidden and weight. Only
 /// rows with targets != -100 are computed. The backward is computed with the forward, chunk by

@@ -18,7 +18,7 @@ constexpr std::int64_t kColumns = 4096;
 }  // namespace
 
 at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                      const std::optional<at::Tensor>& bias, double softcap) {
+                      const std::optional<at::Tensor>& bias, double softcap, at::Tensor* best) {
   ESPALIER_ASSERT(hidden.dim() == 2 && weight.dim() == 2 && targets.dim() == 1 &&
                   targets.scalar_type() == at::kLong);
   ESPALIER_ASSERT(hidden.size(0) == targets.size(0) && hidden.size(1) == weight.size(1));
@@ -28,7 +28,8 @@ at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const 
   const at::Tensor out = at::zeros({targets.size(0)}, hidden.options().dtype(at::kFloat));
   const at::Tensor h = hidden.index_select(0, rows.to(hidden.device())),
                    t = targets.index_select(0, rows).to(hidden.device());
-  const at::Tensor nll = at::empty({rows.size(0)}, out.options());
+  const at::Tensor nll = at::empty({rows.size(0)}, out.options()),
+                   is_best = at::empty({rows.size(0)}, out.options().dtype(at::kBool));
   std::int64_t count = 0;
   for (std::int64_t first = 0; first < rows.size(0); first += count) {
     count = chunk_rows(rows.size(0) - first);
@@ -42,8 +43,12 @@ at::Tensor linear_nll(const at::Tensor& hidden, const at::Tensor& weight, const 
       softmax.add(softcap > 0 ? capped(logits, softcap) : logits, column);
     }
     nll.narrow(0, first, count).copy_(softmax.nll());
+    is_best.narrow(0, first, count).copy_(softmax.target_is_best());
   }
-  return out.index_copy(0, rows.to(out.device()), nll);
+  const at::Tensor places = rows.to(out.device());
+  if (best != nullptr)
+    *best = at::zeros_like(out, is_best.options()).index_copy_(0, places, is_best);
+  return out.index_copy(0, places, nll);
 }
 
 }  // namespace espalier

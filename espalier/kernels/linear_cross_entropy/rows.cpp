@@ -71,6 +71,8 @@ at::Tensor RowSoftmax::nll() const {
   return (at::log(sum_) + (max_.to(at::kDouble) - picked_.to(at::kDouble))).to(at::kFloat);
 }
 
+at::Tensor RowSoftmax::target_is_best() const { return picked_.ge(max_); }
+
 void softmax_gradient_(const at::Tensor& logits, const at::Tensor& log_sum_exp,
                        const at::Tensor& targets, std::int64_t first, double scale) {
   const std::int64_t rows = logits.size(0), count = logits.size(1);

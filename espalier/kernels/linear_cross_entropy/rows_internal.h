@@ -34,6 +34,8 @@ class RowSoftmax {
   /// [rows] float32 each.
   at::Tensor log_sum_exp() const;
   at::Tensor nll() const;
+  /// [rows] bool: no logit is above the target's.
+  at::Tensor target_is_best() const;
 
  private:
   at::Tensor targets_;

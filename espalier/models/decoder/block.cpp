@@ -27,13 +27,13 @@ bool equal_lengths(const std::vector<std::int64_t>& starts) {
   return true;
 }
 
-/// q [1, total, heads, d], k and v [1, total, kv_heads, d] -> [1, total, heads, d]; rows do not see
-/// each other.
+/// q [1, total, heads, d], k and v [1, total, kv_heads, d] -> [1, total, heads, d]; a row sees
+/// itself and its prefix.
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<std::int64_t>& starts,
-                            const AttentionOptions& options) {
+                            const AttentionContext& context, const AttentionOptions& options) {
+  const std::vector<std::int64_t>&starts = context.row_starts, &prefixes = context.row_prefixes;
   ESPALIER_ASSERT(q.size(0) == 1 && starts.size() >= 2 && starts.back() == q.size(1));
-  if (equal_lengths(starts)) {
+  if (prefixes.empty() && equal_lengths(starts)) {
     const auto rows = static_cast<std::int64_t>(starts.size()) - 1;
     const auto split = [&](const at::Tensor& x) {
       return x.reshape({rows, starts[1], x.size(2), x.size(3)});
@@ -43,11 +43,14 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
   }
   std::vector<at::Tensor> out;
   for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
-    const auto row = [&](const at::Tensor& x) {
-      return x.narrow(1, starts[i], starts[i + 1] - starts[i]);
+    const auto row = [&](const at::Tensor& x, std::size_t at) {
+      return x.narrow(1, starts[at], starts[at + 1] - starts[at]);
     };
-    out.push_back(
-        causal_attention(row(q), row(k).transpose(1, 2), row(v).transpose(1, 2), options));
+    const auto seen = [&](const at::Tensor& x) {
+      if (prefixes.empty() || prefixes[i] < 0) return row(x, i).transpose(1, 2);
+      return at::cat({row(x, static_cast<std::size_t>(prefixes[i])), row(x, i)}, 1).transpose(1, 2);
+    };
+    out.push_back(causal_attention(row(q, i), seen(k), seen(v), options));
   }
   return at::cat(out, 1);
 }
@@ -104,7 +107,7 @@ at::Tensor attend(const DecoderBlock& block, const DecoderConfig& config, const 
     out = causal_attention(q, cache.keys->narrow(2, 0, length), cache.values->narrow(2, 0, length),
                            options);
   } else if (!context.row_starts.empty()) {
-    out = packed_attention(q, k, v, context.row_starts, options);
+    out = packed_attention(q, k, v, context, options);
   } else {
     out = causal_attention(q, k.transpose(1, 2), v.transpose(1, 2), options);
   }

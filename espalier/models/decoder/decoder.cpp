@@ -140,6 +140,34 @@ AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& length
   return out;
 }
 
+AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) const {
+  AttentionContext out;
+  out.row_starts.push_back(0);
+  std::vector<at::Tensor> positions;
+  std::int64_t longest = 0;
+  for (const PackedRow& row : rows) {
+    std::int64_t start = 0;
+    if (row.prefix >= 0) {
+      ESPALIER_ASSERT(row.prefix < static_cast<std::int64_t>(out.row_prefixes.size()));
+      const PackedRow& prefix = rows[static_cast<std::size_t>(row.prefix)];
+      ESPALIER_ASSERT(prefix.prefix < 0 &&
+                      shares_prefixes(prefix.length, prefix.length + row.length));
+      start = prefix.length;
+    }
+    ESPALIER_ASSERT(row.length > 0);
+    positions.push_back(at::arange(start, start + row.length, at::kLong));
+    longest = std::max(longest, start + row.length);
+    out.row_starts.push_back(out.row_starts.back() + row.length);
+    out.row_prefixes.push_back(row.prefix);
+  }
+  out.rope = rope_tables(rope_, at::cat(positions), longest, type_, device_);
+  return out;
+}
+
+bool Decoder::shares_prefixes(std::int64_t shortest, std::int64_t longest) const {
+  return !rope_.beyond.defined() || (shortest > rope_.limit) == (longest > rope_.limit);
+}
+
 at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer,
                               const AttentionContext& context, KvCache* cache) const {
   ESPALIER_ASSERT(layer >= 0 && layer < num_layers());

@@ -69,6 +69,15 @@ struct AttentionContext {
   RopeTables rope;  // [tokens, rotary_size] in the compute dtype
   std::vector<std::int64_t>
       row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
+  std::vector<std::int64_t> row_prefixes;  // see PackedRow::prefix; empty: no row has one
+};
+
+/// A row of a packed batch. `prefix`: an earlier row without prefix of its own, whose tokens stand
+/// in front of this row's: they are seen, positions go on after them, and they run only once for
+/// all the rows that share them. -1: none.
+struct PackedRow {
+  std::int64_t length = 0;
+  std::int64_t prefix = -1;
 };
 
 /// Keys and values of each layer for incremental decoding. Layers are numbered as in the model it
@@ -124,6 +133,11 @@ class Decoder {
   /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
   /// restart at 0, no row sees another.
   AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;
+  /// The same for rows that share prefixes.
+  AttentionContext packed_context(const std::vector<PackedRow>& rows) const;
+  /// Whether sequences of `longest` tokens turn their first `shortest` tokens as shorter sequences
+  /// do, so that these may run once for several; not with longrope (phi3) past its first context.
+  bool shares_prefixes(std::int64_t shortest, std::int64_t longest) const;
 
   /// Runs layers [first, last) over h [batch, tokens, d] and returns the raw residual stream
   /// (before the final norm). With a cache: keys and values are appended at cache.length(); the
