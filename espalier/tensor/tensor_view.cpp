@@ -159,6 +159,16 @@ std::int64_t peak_device_bytes(at::Device device) {
       .peak;
 }
 
+std::int64_t free_device_bytes(at::Device device) {
+  if (!device.is_cuda() || !has_cuda()) return 0;
+  try {
+    const at::DeviceIndex index = device.has_index() ? device.index() : at::DeviceIndex{0};
+    return static_cast<std::int64_t>(at::getDeviceAllocator(at::kCUDA)->getMemoryInfo(index).first);
+  } catch (const c10::NotImplementedError&) {
+    return 0;
+  }
+}
+
 void synchronize(at::Device device) {
   if (!device.is_cuda()) return;
   const c10::impl::VirtualGuardImpl guard(at::kCUDA);

@@ -50,6 +50,9 @@ at::Generator make_generator(std::uint64_t seed, std::string_view name, std::int
 /// Peak bytes allocated on a CUDA device by libtorch since start; 0 for CPU.
 std::int64_t peak_device_bytes(at::Device device);
 
+/// Free bytes of a CUDA device; 0 for CPU and where libtorch cannot say.
+std::int64_t free_device_bytes(at::Device device);
+
 /// Waits for a CUDA device's queued work; nothing on CPU. For timings.
 void synchronize(at::Device device);
 

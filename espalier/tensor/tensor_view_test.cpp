@@ -123,6 +123,7 @@ TEST(MakeGenerator, DependsOnEveryPartAndOnNothingElse) {
 
 TEST(PeakDeviceBytes, IsZeroOnCpu) {
   EXPECT_EQ(peak_device_bytes(at::Device(at::kCPU)), 0);
+  EXPECT_EQ(free_device_bytes(at::Device(at::kCPU)), 0);
   EXPECT_NO_THROW(synchronize(at::Device(at::kCPU)));
 }
 

@@ -27,6 +27,8 @@ namespace {
 
 constexpr std::int64_t kPrefixTokens = 4096;        // of one forward of the prefix pass
 constexpr std::uint64_t kDiskReserve = 1ull << 30;  // left free beside the cache
+constexpr std::int64_t kDeviceShare =
+    4;  // a cache of up to 1/4 of a device's free memory lies there
 
 /// Everything a step needs: rows, their order, the model, and the cache when there is one.
 class Job {
@@ -54,6 +56,7 @@ class Job {
  private:
   at::Tensor cached_prefix(const TuningBatch& batch, const std::vector<std::int64_t>& rows) const;
   std::int64_t prefix_rows() const;
+  void move_cache_to_device();
 
   Decoder& model_;
   const FinetuneOptions& options_;
@@ -64,6 +67,8 @@ class Job {
   BatchForm form_;
   std::size_t micro_;
   std::optional<HiddenStateFile> cache_;
+  at::Tensor device_cache_;  // all rows of cache_, one behind the other, when the device has room
+  std::vector<std::int64_t> row_starts_;  // in device_cache_
 };
 
 std::int64_t Job::prefix_rows() const {
@@ -111,19 +116,40 @@ void Job::prepare_cache(const std::filesystem::path& folder, const std::string& 
   };
   fill_prefix_cache(prefix, rows_.size(), prefix_rows(), file, reporter, stop);
   cache_ = std::move(file);
+  if (static_cast<std::int64_t>(bytes) <= free_device_bytes(model_.device()) / kDeviceShare)
+    move_cache_to_device();
   cache_bytes = bytes;
   cache_seconds = watch.seconds();
+}
+
+/// Spares every step the way from the disk over the bus.
+void Job::move_cache_to_device() {
+  device_cache_ = at::empty({rows_.tokens(), model_.config().hidden_size},
+                            at::TensorOptions().dtype(model_.type()).device(model_.device()));
+  std::int64_t first = 0;
+  for (std::int64_t row = 0; row < rows_.size(); ++row) {
+    row_starts_.push_back(first);
+    device_cache_.narrow(0, first, rows_.length(row)).copy_(cache_->read({row}));
+    first += rows_.length(row);
+  }
 }
 
 /// Undefined without a cache.
 at::Tensor Job::cached_prefix(const TuningBatch& batch,
                               const std::vector<std::int64_t>& rows) const {
-  return cache_ ? place_rows(batch, cache_->read(rows)) : at::Tensor();
+  if (!cache_) return {};
+  if (!device_cache_.defined()) return place_rows(batch, cache_->read(rows));
+  std::vector<at::Tensor> parts;
+  for (const std::int64_t row : rows)
+    parts.push_back(
+        device_cache_.narrow(0, row_starts_[static_cast<std::size_t>(row)], rows_.length(row)));
+  return place_rows(batch, at::cat(parts));
 }
 
 StepGradients Job::gradients(std::int64_t step, std::int64_t steps) {
   const std::vector<std::int64_t> batch = order_.batch(step);
-  if (cache_ && step + 1 < steps && order_.epoch_of(step + 1) == order_.epoch_of(step))
+  if (cache_ && !device_cache_.defined() && step + 1 < steps &&
+      order_.epoch_of(step + 1) == order_.epoch_of(step))
     cache_->will_need(order_.batch(step + 1));
   std::int64_t predicted = 0;
   for (const std::int64_t row : batch) predicted += predicted_tokens(rows_.row(row));
