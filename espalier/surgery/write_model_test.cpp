@@ -24,7 +24,7 @@ using testing_support::TinyDecoder;
 
 std::vector<std::byte> transcoded(const StoredWeight& source, GgufType type, std::int64_t heads) {
   std::vector<std::byte> out;
-  transcode(source, type, heads, [&](std::span<const std::byte> piece) {
+  transcode(source, type, {heads, 0}, [&](std::span<const std::byte> piece) {
     out.insert(out.end(), piece.begin(), piece.end());
   });
   return out;
@@ -147,7 +147,10 @@ TEST(ModelMetadata, Llama3RopeFactors) {
   config.head_dim = 64;
   config.rope_theta = 500000;
   config.rope_scaling.kind = RopeScaling::Kind::kLlama3;  // the defaults are Llama 3.1's
-  const auto factors = gguf_rope_factors(config);
+  const auto tensors = gguf_rope_factors(config);
+  ASSERT_EQ(tensors.size(), 1u);
+  EXPECT_EQ(tensors[0].first, "rope_freqs.weight");
+  const std::vector<float>& factors = tensors[0].second;
   ASSERT_EQ(factors.size(), 32u);
   EXPECT_EQ(factors.front(), 1);
   EXPECT_EQ(factors.back(), 8);

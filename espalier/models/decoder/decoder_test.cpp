@@ -169,6 +169,34 @@ TEST_P(FamilyTest, ShortForwardFromTheBytes) {
 INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(kFamilies),
                          [](const auto& param) { return param.param; });
 
+TEST(DecoderTest, LongropeTurnsEveryRowByItsOwnLength) {
+  c10::NoGradGuard no_grad;
+  const Decoder model = load("phi3");  // other factors beyond 3 tokens
+  const at::Tensor ids = expected("phi3", "ids").narrow(0, 0, 1);
+  const at::Tensor a = ids.narrow(1, 0, 3), b = ids.narrow(1, 3, 5);
+  const at::Tensor packed = model.run_layers(model.embed(at::cat({a, b}, 1)), 0, model.num_layers(),
+                                             model.packed_context({3, 5}));
+  EXPECT_TRUE(packed.narrow(1, 0, 3).equal(hidden(model, a)));
+  EXPECT_TRUE(packed.narrow(1, 3, 5).equal(hidden(model, b)));
+
+  KvCache cache(model.config(), 1, 8, model.type(), model.device());
+  EXPECT_TRUE(model.serves(cache, 8)) << "an empty cache serves any length";
+  model.run_layers(model.embed(a), 0, model.num_layers(), model.context(3), &cache);
+  Decoder::advance(cache, 3);
+  EXPECT_TRUE(model.serves(cache, 3));
+  EXPECT_FALSE(model.serves(cache, 4));
+  EXPECT_THROW(model.run_layer(model.embed(b), 0, model.context(5, 3), &cache), Error);
+  cache.truncate(0);
+  model.run_layers(model.embed(a), 0, model.num_layers(), model.context(3, 0, 8), &cache);
+  Decoder::advance(cache, 3);
+  EXPECT_TRUE(model.serves(cache, 8));
+  const at::Tensor rest =
+      model.run_layers(model.embed(b), 0, model.num_layers(), model.context(5, 3), &cache);
+  EXPECT_TRUE(at::allclose(rest, hidden(model, ids.narrow(1, 0, 8)).narrow(1, 3, 5), 1e-4, 1e-4));
+  cache.truncate(2);
+  EXPECT_FALSE(model.serves(cache, 3)) << "the keys were turned for a longer text";
+}
+
 TEST(DecoderTest, GgufEqualsTheFolderItCameFrom) {
   // Mistral's tensors under the llama architecture, as converters write them; the window is our
   // key.

@@ -67,6 +67,15 @@ class GgufKeys {
     return number;
   }
 
+  /// As size, but 0 says the same as no such key (phi3 files without a window hold it).
+  std::int64_t size_or_none(const std::string& name, std::int64_t maximum, std::int64_t absent) {
+    const GgufValue* value = file_.find(prefix_ + name);
+    if (value != nullptr && value->type != GgufValueType::kArray &&
+        file_.get_uint(prefix_ + name) == std::uint64_t{0})
+      return 0;
+    return size(name, maximum).value_or(absent);
+  }
+
   std::int64_t required(const std::string& name, std::int64_t maximum) {
     if (file_.find(prefix_ + name) == nullptr) {
       problems_.add(format("{}{} is missing", prefix_, name));
@@ -204,7 +213,13 @@ void read_windows(const GgufFile& file, GgufKeys& keys, ProblemList& problems, D
   const bool gemma2 = out.family == DecoderFamily::kGemma2,
              gemma3 = out.family == DecoderFamily::kGemma3;
   const std::int64_t window =
-      keys.size("attention.sliding_window", kMaxSize).value_or(gemma2 ? 4096 : 0);
+      keys.size_or_none("attention.sliding_window", kMaxSize, gemma2 ? 4096 : 0);
+  if (window > 0 && out.family == DecoderFamily::kOlmo2) {
+    throw Error(ErrorKind::kUnsupported, file.path().string(),
+                format("general.architecture is \"olmo2\" with {}attention.sliding_window: that is "
+                       "Olmo 3, which is not supported",
+                       keys.prefix()));
+  }
   out.window.assign(static_cast<std::size_t>(out.num_layers), window);
   if (!gemma2 && !gemma3) return;
   const std::string key = keys.prefix() + "attention.sliding_window_pattern";
@@ -291,6 +306,21 @@ void read_sizes(const GgufFile& file, GgufKeys& keys, ProblemList& problems, Dec
 
 std::int64_t gguf_window_period(DecoderFamily family) {
   return family == DecoderFamily::kGemma2 ? 2 : family == DecoderFamily::kGemma3 ? 6 : 0;
+}
+
+std::optional<std::int64_t> find_window_period(const std::vector<char>& windowed,
+                                               std::int64_t usual) {
+  const auto fits = [&](std::int64_t period) {
+    for (std::size_t i = 0; i < windowed.size(); ++i) {
+      const bool full = (static_cast<std::int64_t>(i) + 1) % period == 0;
+      if (full == (windowed[i] != 0)) return false;
+    }
+    return true;
+  };
+  if (usual > 0 && fits(usual)) return usual;
+  for (std::int64_t period = 1; period <= static_cast<std::int64_t>(windowed.size()) + 1; ++period)
+    if (fits(period)) return period;
+  return std::nullopt;
 }
 
 double gguf_attention_scale(const DecoderConfig& config) {
