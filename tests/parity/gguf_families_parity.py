@@ -287,7 +287,7 @@ def run_case(name, values, removed, seed, work, tokenizer):
     compare_files(f"{name}, file from the folder from F32", folder / "again.gguf", plain)
 
     out = folder / "pruned-hf"
-    espalier("prune", folder / "source", "--remove", ",".join(map(str, removed)), "--out", out)
+    espalier("prune", folder / "source", "--remove", ",".join(map(str, removed)), "--force", "--out", out)
     short = without_layers(model, removed)
     compare(f"{name}, pruned folder", out, short, ids, work)
     compare_folder(f"{name}, pruned folder in transformers", out, short, ids, tokenizer)
@@ -298,7 +298,7 @@ def run_case(name, values, removed, seed, work, tokenizer):
     espalier("convert", wild, "--to", "hf", "--out", folder / "from-wild")
     compare_folder(f"{name}, folder from K-quants", folder / "from-wild", model, ids, tokenizer)
     pruned = folder / "pruned.gguf"
-    espalier("prune", wild, "--remove", ",".join(map(str, removed)), "--out", pruned)
+    espalier("prune", wild, "--remove", ",".join(map(str, removed)), "--force", "--out", pruned)
     short = without_layers(model, removed)
     compare(f"{name}, pruned file", pruned, short, ids, work)
     check(contents(pruned)[0][f"{arch_of(model.config)}.block_count"] == len(short.model.layers), f"{name}: layer count of the pruned file")

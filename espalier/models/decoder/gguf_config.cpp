@@ -341,6 +341,16 @@ std::string_view gguf_architecture(DecoderFamily family) {
 DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
   const std::string source = file.path().string();
   const std::string arch = file.architecture();
+  ProblemList problems(ErrorKind::kInput, source);
+  GgufKeys keys(file, problems);
+  // Before the list of architectures: the reason says more than a name (gemma3n, gemma4).
+  if (keys.size_or_none("attention.shared_kv_layers", kMaxSize, 0) > 0) {
+    throw Error(
+        ErrorKind::kUnsupported, source,
+        format("{}attention.shared_kv_layers is set: the last layers use keys and values of "
+               "earlier ones, which is not supported",
+               keys.prefix()));
+  }
   const auto known = std::find_if(kArchitectures.begin(), kArchitectures.end(),
                                   [&](const auto& entry) { return entry.name == arch; });
   if (known == kArchitectures.end()) {
@@ -354,8 +364,6 @@ DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
             : format("general.architecture is \"{}\", which is not a decoder we have", arch))
         .hint(format("supported: {} (mistral is llama)", names));
   }
-  ProblemList problems(ErrorKind::kInput, source);
-  GgufKeys keys(file, problems);
   DecoderConfig out;
   out.family = known->family;
   out.architecture = std::string(known->architecture);
@@ -366,13 +374,6 @@ DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
   }
   read_sizes(file, keys, problems, out);
   if (out.num_layers > 0 && out.num_heads > 0) read_arithmetic(keys, out);
-  if (keys.size("attention.shared_kv_layers", kMaxSize).value_or(0) > 0) {
-    throw Error(
-        ErrorKind::kUnsupported, source,
-        format("{}attention.shared_kv_layers is set: the last layers use keys and values of "
-               "earlier ones, which is not supported",
-               keys.prefix()));
-  }
   read_rope(file, keys, problems, out);
   if (const GgufTensor* embedding = file.find_tensor("token_embd.weight");
       embedding == nullptr || embedding->shape.size() != 2) {
