@@ -87,7 +87,8 @@ void folder_to_gguf(const fs::path& source, const fs::path& destination, GgufTyp
   const std::string name = (clean.has_filename() ? clean : clean.parent_path()).filename().string();
   GgufMetadata metadata = gguf_model_metadata(config, name, type, warnings);
   for (const std::string& warning : warnings) reporter.warn(warning);
-  for (auto& entry : gguf_tokenizer_metadata(source, config.vocab_size))
+  for (auto& entry :
+       gguf_tokenizer_metadata(source, config.vocab_size, gguf_architecture(config.family)))
     metadata.push_back(std::move(entry));
   std::vector<GgufJob> jobs;
   for (const TensorSpec& spec : decoder_tensor_specs(config)) {
