@@ -2,6 +2,7 @@
 // is written is tests/parity/tokenizer_parity.py's matter.
 #include "espalier/text/export.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -11,6 +12,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
+#include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/io/gguf.h"
 #include "espalier/text/base64_internal.h"

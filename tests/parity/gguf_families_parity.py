@@ -6,6 +6,7 @@ published files (K blocks are random but valid: the package dequantises them, it
 - our logits of the file, whole and through the cache, and greedy tokens equal transformers' on the dequantised weights;
 - `convert --to hf` makes a folder that transformers loads, logits and tokenizer equal;
 - `convert --to gguf` of that model's folder gives the tensors and keys of the package's own file;
+- `merge-adapter` into the F32 file equals PEFT's merge (phi3: adapters on the fused projections);
 - a pruned file equals the model with the layers taken out in memory; layers keep their kind of attention.
 
     tests/parity/run.sh gguf_families      or: python tests/parity/gguf_families_parity.py [--only NAME]
@@ -25,6 +26,7 @@ try:
     import numpy as np
     import torch
     import transformers
+    from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 except ImportError as error:
@@ -243,6 +245,21 @@ def compare_folder(what, folder, model, ids, tokenizer):
     check(AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == AutoTokenizer.from_pretrained(tokenizer)(text)["input_ids"], f"{what}: tokenizer")
 
 
+def compare_adapter(what, file, model, ids, folder, work):
+    """An adapter of PEFT's on every projection, merged into the file by us and into the model by PEFT."""
+    torch.manual_seed(9)
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear"))
+    for key, value in adapted.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(value, std=0.05)
+    adapted.save_pretrained(folder / "adapter")
+    modules = {key.split(".lora_")[0].rsplit(".", 1)[-1] for key in load_file(str(folder / "adapter" / "adapter_model.safetensors"))}
+    fused = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    check((modules == fused) == (model.config.model_type == "phi3"), f"{what}: modules {modules}")
+    espalier("merge-adapter", file, "--adapter", folder / "adapter", "--out", folder / "merged.gguf")
+    compare(what, folder / "merged.gguf", adapted.merge_and_unload().eval(), ids, work)
+
+
 def contents(path):
     reader = gguf.GGUFReader(path)
     keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
@@ -277,6 +294,8 @@ def run_case(name, values, removed, seed, work, tokenizer):
     plain = folder / "f32.gguf"
     write_gguf(model, plain, tokenizer, quantise=False)
     worst = compare(f"{name}, F32 file", plain, model, ids, work)
+
+    compare_adapter(f"{name}, adapter merged into the F32 file", plain, model, ids, folder, work)
 
     espalier("convert", folder / "source", "--to", "gguf", "--type", "f32", "--out", folder / "ours.gguf")
     compare_files(f"{name}, our F32 file", folder / "ours.gguf", plain)
