@@ -13,16 +13,16 @@
 namespace espalier::cli {
 namespace {
 
-constexpr std::array<std::string_view, 18> kHfArchitectures{
+constexpr std::array<std::string_view, 19> kHfArchitectures{
     "LlamaForCausalLM",    "MistralForCausalLM", "MixtralForCausalLM",  "Qwen2ForCausalLM",
     "Qwen2MoeForCausalLM", "Qwen3ForCausalLM",   "Qwen3MoeForCausalLM", "GemmaForCausalLM",
     "Gemma2ForCausalLM",   "Gemma3ForCausalLM",  "Phi3ForCausalLM",     "PhiForCausalLM",
     "SmolLM3ForCausalLM",  "GPT2LMHeadModel",    "GPTNeoXForCausalLM",  "FalconForCausalLM",
-    "StableLmForCausalLM", "CohereForCausalLM"};
+    "StableLmForCausalLM", "CohereForCausalLM",  "Olmo2ForCausalLM"};
 
-constexpr std::array<std::string_view, 16> kGgufArchitectures{
-    "llama", "qwen2", "qwen2moe", "qwen3",   "qwen3moe", "gemma",    "gemma2",    "gemma3",
-    "phi2",  "phi3",  "gpt2",     "gptneox", "falcon",   "stablelm", "command-r", "smollm3"};
+constexpr std::array<std::string_view, 17> kGgufArchitectures{
+    "llama", "qwen2", "qwen2moe", "qwen3",  "qwen3moe", "gemma",     "gemma2",  "gemma3", "phi2",
+    "phi3",  "gpt2",  "gptneox",  "falcon", "stablelm", "command-r", "smollm3", "olmo2"};
 
 template <std::size_t N>
 bool is_in(const std::array<std::string_view, N>& list, std::string_view name) {

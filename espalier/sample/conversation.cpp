@@ -76,9 +76,10 @@ ChatTurn Conversation::say(const std::string& user, const SamplingOptions& optio
   }
   make_room(tokens + options.max_new_tokens);
   // At least the last token has to run: its logits are the answer's first.
-  const auto shared = static_cast<std::int64_t>(
+  auto shared = static_cast<std::int64_t>(
       std::mismatch(cached_.begin(), cached_.end(), prompt.begin(), prompt.end() - 1).first -
       cached_.begin());
+  if (!model_.serves(*cache_, tokens)) shared = 0;
   cache_->truncate(shared);
   cached_.resize(static_cast<std::size_t>(shared));
 
@@ -98,12 +99,11 @@ ChatTurn Conversation::say(const std::string& user, const SamplingOptions& optio
     return out;
   }
   out.prefill_seconds = watch.seconds();
+  sample_internal::decode(model_, tokenizer_, prompt, std::move(logits), *cache_, options, random,
+                          on_text, stop, sample_internal::OnStop::kEnd, out);
   cached_ = prompt;
-  sample_internal::decode(model_, tokenizer_, std::move(logits), *cache_, options, random, on_text,
-                          stop, sample_internal::OnStop::kEnd, out);
-  const auto in_cache = static_cast<std::size_t>(cache_->length()) - prompt.size();
-  cached_.insert(cached_.end(), out.token_ids.begin(),
-                 out.token_ids.begin() + static_cast<std::ptrdiff_t>(in_cache));
+  cached_.insert(cached_.end(), out.token_ids.begin(), out.token_ids.end());
+  cached_.resize(static_cast<std::size_t>(cache_->length()));
   if (out.finish_reason == "interrupted" && out.token_ids.empty()) return out;
   messages_ = std::move(asked);
   messages_.push_back({"assistant", out.text});

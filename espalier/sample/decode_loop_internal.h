@@ -23,9 +23,10 @@ enum class OnStop : std::uint8_t {
 };
 
 /// Draws tokens from `logits` on, each appended to the cache but the last one, until something ends
-/// it; fills in everything of `out` but the prompt's figures.
-void decode(const Decoder& model, const Tokenizer& tokenizer, at::Tensor logits, KvCache& cache,
-            const SamplingOptions& options, RandomStream& random,
+/// it; fills in everything of `out` but the prompt's figures. `prompt` is what the cache holds: it
+/// runs again when the text grows past a length up to which the cached keys serve.
+void decode(const Decoder& model, const Tokenizer& tokenizer, std::span<const TokenId> prompt,
+            at::Tensor logits, KvCache& cache, const SamplingOptions& options, RandomStream& random,
             const std::function<void(std::string_view)>& on_text, const StopToken& stop,
             OnStop on_stop, Generation& out);
 

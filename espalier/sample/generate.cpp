@@ -18,13 +18,15 @@ namespace {
 // and to bound memory.
 constexpr std::int64_t kPrefillTokens = 512;
 
-/// Logits [vocab] of the token after `ids`, which are appended to the cache.
-at::Tensor step(const Decoder& model, std::span<const TokenId> ids, KvCache& cache) {
+/// Logits [vocab] of the token after `ids`, which are appended to the cache; the sequence is known
+/// to have `longest` tokens.
+at::Tensor step(const Decoder& model, std::span<const TokenId> ids, KvCache& cache,
+                std::int64_t longest) {
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
   const auto count = static_cast<std::int64_t>(ids.size());
   const at::Tensor batch = at::tensor(wide, at::kLong).unsqueeze(0);
   const at::Tensor h = model.run_layers(model.embed(batch), 0, model.num_layers(),
-                                        model.context(count, cache.length()), &cache);
+                                        model.context(count, cache.length(), longest), &cache);
   Decoder::advance(cache, count);
   return model.logits(model.final_norm(h.narrow(1, count - 1, 1))).reshape({-1});
 }
@@ -56,17 +58,18 @@ void check_options(const SamplingOptions& options) {
 at::Tensor prefill(const Decoder& model, std::span<const TokenId> ids, KvCache& cache,
                    const StopToken& stop) {
   at::Tensor logits;
+  const std::int64_t longest = cache.length() + static_cast<std::int64_t>(ids.size());
   for (std::size_t first = 0; first < ids.size(); first += kPrefillTokens) {
     if (stop.stop_requested()) throw Interrupted{};
     logits =
         step(model, ids.subspan(first, std::min<std::size_t>(kPrefillTokens, ids.size() - first)),
-             cache);
+             cache, longest);
   }
   return logits;
 }
 
-void decode(const Decoder& model, const Tokenizer& tokenizer, at::Tensor logits, KvCache& cache,
-            const SamplingOptions& options, RandomStream& random,
+void decode(const Decoder& model, const Tokenizer& tokenizer, std::span<const TokenId> prompt,
+            at::Tensor logits, KvCache& cache, const SamplingOptions& options, RandomStream& random,
             const std::function<void(std::string_view)>& on_text, const StopToken& stop,
             OnStop on_stop, Generation& out) {
   out.finish_reason = "length";
@@ -101,7 +104,21 @@ void decode(const Decoder& model, const Tokenizer& tokenizer, at::Tensor logits,
       out.finish_reason = "context";
       break;
     }
-    logits = step(model, std::span<const TokenId>(&id, 1), cache);
+    const std::int64_t longest = cache.length() + 1;
+    if (model.serves(cache, longest)) {
+      logits = step(model, std::span<const TokenId>(&id, 1), cache, longest);
+    } else {
+      std::vector<TokenId> all(prompt.begin(), prompt.end());
+      all.insert(all.end(), out.token_ids.begin(), out.token_ids.end());
+      cache.truncate(0);
+      try {
+        logits = prefill(model, all, cache, stop);
+      } catch (const Interrupted&) {
+        if (on_stop == OnStop::kThrow) throw;
+        out.finish_reason = "interrupted";
+        break;
+      }
+    }
   }
   if (!filter.stopped()) {
     show(filter.push(decoder.finish()));
@@ -136,8 +153,8 @@ Generation generate(const Decoder& model, const Tokenizer& tokenizer,
   const Stopwatch watch;
   at::Tensor logits = sample_internal::prefill(model, prompt, cache, stop);
   out.prefill_seconds = watch.seconds();
-  sample_internal::decode(model, tokenizer, std::move(logits), cache, options, random, on_text,
-                          stop, sample_internal::OnStop::kThrow, out);
+  sample_internal::decode(model, tokenizer, prompt, std::move(logits), cache, options, random,
+                          on_text, stop, sample_internal::OnStop::kThrow, out);
   return out;
 }
 

@@ -1,63 +1,23 @@
-// DecoderConfig -> config.json and GGUF keys.
+// DecoderConfig -> GGUF keys and the tensors of rotary factors.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <numbers>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/json_internal.h"
 #include "espalier/surgery/model_metadata_internal.h"
 
 namespace espalier {
 namespace {
 
-Json token_id(const GgufFile& file, const char* name) {
-  const auto id = file.get_uint(std::string("tokenizer.ggml.") + name + "_token_id");
-  return id ? Json(*id) : Json(nullptr);
+using F = DecoderFamily;
+
+std::int64_t window_of(const DecoderConfig& config) {
+  return config.window.empty() ? 0 : *std::max_element(config.window.begin(), config.window.end());
 }
 
-/// GGUF keeps float32: the shortest decimal that means the same float32 ("1e-05",
-/// not 9.999999747378752e-06).
-double shortest(double value) { return std::stod(format("{}", static_cast<float>(value))); }
-
-Json eos_ids(const DecoderConfig& config) {
-  if (config.eos_token_ids.empty()) return nullptr;
-  return config.eos_token_ids.size() == 1 ? Json(config.eos_token_ids.front())
-                                          : Json(config.eos_token_ids);
-}
-
-Json rope_scaling(const DecoderConfig& config, const GgufFile& file) {
-  const RopeScaling& scaling = config.rope_scaling;
-  switch (scaling.kind) {
-    case RopeScaling::Kind::kLlama3:
-      return {{"rope_type", "llama3"},
-              {"factor", scaling.factor},
-              {"low_freq_factor", scaling.low_freq_factor},
-              {"high_freq_factor", scaling.high_freq_factor},
-              {"original_max_position_embeddings",
-               static_cast<std::int64_t>(scaling.original_context)}};
-    case RopeScaling::Kind::kLinear:
-      return {{"rope_type", "linear"}, {"factor", scaling.factor}};
-    case RopeScaling::Kind::kLongrope:
-      return {{"rope_type", "longrope"},
-              {"short_factor", scaling.short_factors},
-              {"long_factor", scaling.long_factors},
-              {"attention_factor", scaling.attention_factor},
-              {"original_max_position_embeddings",
-               static_cast<std::int64_t>(scaling.original_context)}};
-    case RopeScaling::Kind::kNone:
-      break;
-  }
-  if (std::any_of(config.rope_factors.begin(), config.rope_factors.end(),
-                  [](double f) { return f != 1; })) {
-    throw Error(ErrorKind::kUnsupported, file.path().string(),
-                "rope_freqs.weight holds factors that no rope_scaling of config.json gives")
-        .hint("keep this model as a GGUF file");
-  }
-  return nullptr;
-}
+bool is_gemma(const DecoderConfig& config) { return config.norm_plus_one; }
 
 bool has_window(const DecoderConfig& config) {
   return std::any_of(config.window.begin(), config.window.end(), [&](std::int64_t window) {
@@ -87,33 +47,72 @@ class MetadataList {
   std::vector<std::pair<std::string, GgufValue>> list_;
 };
 
-/// Families whose settings these writers know.
-void check_known(const DecoderConfig& config) {
-  if (config.family == DecoderFamily::kLlama || config.family == DecoderFamily::kMistral ||
-      config.family == DecoderFamily::kQwen2 || config.family == DecoderFamily::kQwen3 ||
-      config.family == DecoderFamily::kOlmo2)
-    return;
-  throw Error(ErrorKind::kUnsupported, config.architecture,
-              "changing between Hugging Face folders and GGUF files is not supported for this "
-              "family (llama, mistral, qwen2, qwen3 and olmo2 are)")
-      .hint("prune and write this model in the form it has");
+std::vector<char> windowed_layers(const DecoderConfig& config) {
+  std::vector<char> layers;
+  for (const std::int64_t window : config.window) layers.push_back(window > 0 ? 1 : 0);
+  return layers;
+}
+
+Error unsupported(const DecoderConfig& config, std::string message) {
+  return Error(ErrorKind::kUnsupported, config.architecture, message)
+      .hint("keep this model as a Hugging Face folder");
+}
+
+/// llama3's factors go into a tensor that only readers of llama files take, longrope's into two
+/// that only phi3's do here.
+void check_rope(const DecoderConfig& config) {
+  const std::string_view arch = gguf_architecture(config.family);
+  if (std::find(config.use_rope.begin(), config.use_rope.end(), 0) != config.use_rope.end()) {
+    throw unsupported(config, format("some layers have no rotary embedding, which the GGUF "
+                                     "architecture {} cannot say",
+                                     arch));
+  }
+  const auto kind = config.rope_scaling.kind;
+  const bool llama3 = kind == RopeScaling::Kind::kLlama3 || !config.rope_factors.empty();
+  if (llama3 && arch != "llama")
+    throw unsupported(config, format("rotary scaling llama3 is not part of the GGUF architecture "
+                                     "{}",
+                                     arch));
+  if (kind == RopeScaling::Kind::kLongrope && config.family != F::kPhi3)
+    throw unsupported(config,
+                      format("rotary scaling longrope is written for phi3 only, this is {}", arch));
+}
+
+/// What readers of gemma files take for granted.
+void check_gemma(const DecoderConfig& config) {
+  const std::string_view arch = gguf_architecture(config.family);
+  const std::int64_t usual = gguf_window_period(config.family);
+  if (window_of(config) > 0 && !find_window_period(windowed_layers(config), usual)) {
+    throw unsupported(config, format("the layers without a window are no regular pattern, and the "
+                                     "GGUF architecture {} knows a period only ({} unless told)",
+                                     arch, usual));
+  }
+  const double scale = gguf_attention_scale(config);
+  if (std::abs(scale - config.attention_scale) > 1e-6 * scale) {
+    throw unsupported(
+        config, format("readers of {} files of {} layers divide scores by sqrt({:.6g}), this model "
+                       "by sqrt({:.6g}) (query_pre_attn_scalar), which no key can say",
+                       arch, config.num_layers, 1 / (scale * scale),
+                       1 / (config.attention_scale * config.attention_scale)));
+  }
+  if (config.family != F::kGemma2) return;
+  if (config.attention_softcap == 0 || config.final_softcap == 0)
+    throw unsupported(config,
+                      "a soft cap is off, and readers of gemma2 files always apply both caps");
+  if (!config.tied_embeddings)
+    throw unsupported(config,
+                      "has an lm_head of its own, and readers of gemma2 files take the embedding");
 }
 
 void check_expressible(const DecoderConfig& config, std::vector<std::string>& warnings) {
-  check_known(config);
-  if (std::find(config.use_rope.begin(), config.use_rope.end(), 0) != config.use_rope.end()) {
-    throw Error(ErrorKind::kUnsupported, config.architecture,
-                "some layers have no rotary embedding, which the GGUF architectures llama and "
-                "qwen2 cannot say")
-        .hint("keep this model as a Hugging Face folder");
-  }
+  check_rope(config);
+  if (is_gemma(config)) return check_gemma(config);
   if (!has_window(config)) return;
   if (std::adjacent_find(config.window.begin(), config.window.end(), std::not_equal_to<>()) !=
       config.window.end()) {
-    throw Error(ErrorKind::kUnsupported, config.architecture,
-                "the sliding window differs between layers, which the GGUF architectures llama and "
-                "qwen2 cannot say")
-        .hint("keep this model as a Hugging Face folder");
+    throw unsupported(config, format("the sliding window differs between layers, which the GGUF "
+                                     "architecture {} cannot say",
+                                     gguf_architecture(config.family)));
   }
   warnings.push_back(format(
       "the sliding window of {} tokens is written, but llama.cpp ignores it for this architecture: "
@@ -121,61 +120,35 @@ void check_expressible(const DecoderConfig& config, std::vector<std::string>& wa
       config.window.front(), config.window.front()));
 }
 
+void add_gemma(const DecoderConfig& config, MetadataList& list) {
+  if (config.attention_softcap > 0) list.f32("attn_logit_softcapping", config.attention_softcap);
+  if (config.final_softcap > 0) list.f32("final_logit_softcapping", config.final_softcap);
+  const std::int64_t window = window_of(config), usual = gguf_window_period(config.family);
+  // Readers of gemma2 files suppose a window of 4096 where none is named.
+  if (window > 0 || config.family == F::kGemma2)
+    list.u32("attention.sliding_window", window > 0 ? window : config.context_length);
+  if (window == 0) return;
+  const std::int64_t period = find_window_period(windowed_layers(config), usual).value();
+  if (period != usual) list.u32("attention.sliding_window_pattern", period);
+  if (config.family == F::kGemma3) list.f32("rope.freq_base_swa", config.local_rope_theta);
+}
+
+void add_rope(const DecoderConfig& config, MetadataList& list) {
+  const RopeScaling& scaling = config.rope_scaling;
+  list.u32("rope.dimension_count", config.rotary_size());
+  list.f32("rope.freq_base", config.rope_theta);
+  if (scaling.kind == RopeScaling::Kind::kLinear) {
+    list.string("rope.scaling.type", "linear");
+    list.f32("rope.scaling.factor", scaling.factor);
+  }
+  if (config.family != F::kPhi3) return;
+  const bool longrope = scaling.kind == RopeScaling::Kind::kLongrope;
+  list.u32("rope.scaling.original_context_length",
+           longrope ? static_cast<std::int64_t>(scaling.original_context) : config.context_length);
+  if (longrope) list.f32("rope.scaling.attn_factor", scaling.attention_factor);
+}
+
 }  // namespace
-
-std::string hf_config_text(const DecoderConfig& config, const GgufFile& file, Dtype dtype) {
-  check_known(config);
-  const bool qwen =
-      config.family == DecoderFamily::kQwen2 || config.family == DecoderFamily::kQwen3;
-  const std::int64_t window = has_window(config) ? config.window.front() : 0;
-  // transformers' llama knows no windows, its mistral is llama with one.
-  const bool mistral = config.family == DecoderFamily::kLlama && window > 0;
-  Json json = Json::object();
-  json["architectures"] = {mistral ? std::string("MistralForCausalLM") : config.architecture};
-  json["model_type"] = mistral ? std::string_view("mistral") : gguf_architecture(config.family);
-  json["vocab_size"] = config.vocab_size;
-  json["hidden_size"] = config.hidden_size;
-  json["intermediate_size"] = config.intermediate_size;
-  json["num_hidden_layers"] = config.num_layers;
-  json["num_attention_heads"] = config.num_heads;
-  json["num_key_value_heads"] = config.num_kv_heads;
-  json["head_dim"] = config.head_dim;
-  json["hidden_act"] = "silu";
-  json["max_position_embeddings"] = config.context_length;
-  json["rms_norm_eps"] = shortest(config.rms_norm_eps);
-  json["rope_theta"] = shortest(config.rope_theta);
-  json["rope_scaling"] = rope_scaling(config, file);
-  if (qwen) {
-    json["use_sliding_window"] = window > 0;
-    json["max_window_layers"] = window > 0 ? 0 : config.num_layers;
-  } else if (!mistral) {
-    json["attention_bias"] = config.attention_bias;
-    json["mlp_bias"] = config.mlp_bias;
-  }
-  if (qwen || mistral) json["sliding_window"] = window > 0 ? Json(window) : Json(nullptr);
-  json["attention_dropout"] = 0.0;
-  json["initializer_range"] = 0.02;
-  json["tie_word_embeddings"] = config.tied_embeddings;
-  json["bos_token_id"] = token_id(file, "bos");
-  json["eos_token_id"] = eos_ids(config);
-  json["pad_token_id"] = token_id(file, "padding");
-  json["torch_dtype"] = dtype_name(dtype);
-  json["use_cache"] = true;
-  if (mistral && (config.attention_bias || config.mlp_bias)) {
-    throw Error(ErrorKind::kUnsupported, file.path().string(),
-                "has a sliding window and biases, which no architecture of transformers combines");
-  }
-  return dump_json(json);
-}
-
-std::string hf_generation_config_text(const DecoderConfig& config, const GgufFile& file) {
-  Json json = Json::object();
-  json["_from_model_config"] = true;
-  json["bos_token_id"] = token_id(file, "bos");
-  json["eos_token_id"] = eos_ids(config);
-  json["pad_token_id"] = token_id(file, "padding");
-  return dump_json(json);
-}
 
 std::vector<std::pair<std::string, GgufValue>> gguf_model_metadata(
     const DecoderConfig& config, const std::string& name, GgufType type,
@@ -197,13 +170,13 @@ std::vector<std::pair<std::string, GgufValue>> gguf_model_metadata(
   list.f32("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
   list.u32("attention.key_length", config.head_dim);
   list.u32("attention.value_length", config.head_dim);
-  if (has_window(config)) list.u32("attention.sliding_window", config.window.front());
-  list.u32("rope.dimension_count", config.head_dim);
-  list.f32("rope.freq_base", config.rope_theta);
-  if (config.rope_scaling.kind == RopeScaling::Kind::kLinear) {
-    list.string("rope.scaling.type", "linear");
-    list.f32("rope.scaling.factor", config.rope_scaling.factor);
-  }
+  if (is_gemma(config))
+    add_gemma(config, list);
+  else if (has_window(config))
+    list.u32("attention.sliding_window", config.window.front());
+  else if (config.family == F::kPhi3)
+    list.u32("attention.sliding_window", 0);  // some readers suppose one where the key is absent
+  add_rope(config, list);
   list.u32("vocab_size", config.vocab_size);
   return list.take();
 }
@@ -230,9 +203,16 @@ std::uint32_t gguf_file_type(GgufType type) {
       .hint("one of f32, f16, bf16, q8_0, q4_0, q4_1");
 }
 
-std::vector<float> gguf_rope_factors(const DecoderConfig& config) {
-  if (!config.rope_factors.empty()) return {config.rope_factors.begin(), config.rope_factors.end()};
+std::vector<std::pair<std::string, std::vector<float>>> gguf_rope_factors(
+    const DecoderConfig& config) {
+  const auto floats = [](const std::vector<double>& values) {
+    return std::vector<float>(values.begin(), values.end());
+  };
+  if (!config.rope_factors.empty()) return {{"rope_freqs.weight", floats(config.rope_factors)}};
   const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == RopeScaling::Kind::kLongrope)
+    return {{"rope_factors_long.weight", floats(scaling.long_factors)},
+            {"rope_factors_short.weight", floats(scaling.short_factors)}};
   if (scaling.kind != RopeScaling::Kind::kLlama3) return {};
   std::vector<float> factors;
   for (std::int64_t i = 0; i < config.head_dim; i += 2) {
@@ -248,7 +228,7 @@ std::vector<float> gguf_rope_factors(const DecoderConfig& config) {
     }
     factors.push_back(static_cast<float>(factor));
   }
-  return factors;
+  return {{"rope_freqs.weight", factors}};
 }
 
 }  // namespace espalier

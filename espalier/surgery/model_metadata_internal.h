@@ -28,8 +28,9 @@ std::vector<std::pair<std::string, GgufValue>> gguf_model_metadata(
 /// general.file_type of a file whose matrices are `type`.
 std::uint32_t gguf_file_type(GgufType type);
 
-/// Divisors of the rotary frequencies under llama3 scaling, for rope_freqs.weight; empty without
-/// it.
-std::vector<float> gguf_rope_factors(const DecoderConfig& config);
+/// The tensors that carry divisors of the rotary frequencies: rope_freqs.weight under llama3
+/// scaling, rope_factors_long.weight and rope_factors_short.weight under longrope; none otherwise.
+std::vector<std::pair<std::string, std::vector<float>>> gguf_rope_factors(
+    const DecoderConfig& config);
 
 }  // namespace espalier

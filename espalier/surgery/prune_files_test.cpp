@@ -141,6 +141,67 @@ TEST(PruneGguf, ArraysAreFilteredBytesCopiedCountsSet) {
                          *before.find_tensor("token_embd.weight")));
 }
 
+/// A gemma file as far as pruning looks at it.
+void write_gemma(const fs::path& path, const std::string& arch, std::int64_t layers,
+                 std::int64_t heads, const std::vector<std::pair<std::string, GgufValue>>& more) {
+  const auto u32 = [](std::int64_t v) { return GgufValue::u32(static_cast<std::uint32_t>(v)); };
+  std::vector<std::pair<std::string, GgufValue>> metadata{
+      {"general.architecture", GgufValue::string(arch)},
+      {arch + ".block_count", u32(layers)},
+      {arch + ".embedding_length", u32(32)},
+      {arch + ".attention.head_count", u32(heads)},
+      {arch + ".attention.key_length", u32(8)},
+      {arch + ".attention.sliding_window", u32(4)}};
+  metadata.insert(metadata.end(), more.begin(), more.end());
+  std::vector<GgufTensorPlan> plan;
+  for (std::int64_t i = 0; i < layers; ++i)
+    plan.push_back({format("blk.{}.attn_norm.weight", i), GgufType::kF32, {1}});
+  GgufWriter writer(path, metadata, plan);
+  const float one[] = {1};
+  for (std::int64_t i = 0; i < layers; ++i) writer.append(std::as_bytes(std::span(one)));
+  writer.finish();
+}
+
+TEST(PruneGguf, GemmaKeepsThePeriodOfItsWindows) {
+  TemporaryFolder dir;
+  const std::string key = ".attention.sliding_window_pattern";
+  const auto period = [&](const std::string& arch, std::int64_t layers, const Layers& kept,
+                          const std::vector<std::pair<std::string, GgufValue>>& more = {}) {
+    write_gemma(dir / "in.gguf", arch, layers, 4, more);
+    prune_gguf_file(dir / "in.gguf", kept, dir / "out.gguf", silent_reporter(), never_stop());
+    return GgufFile::open(dir / "out.gguf").get_uint(arch + key);
+  };
+  EXPECT_EQ(period("gemma2", 6, {0, 1, 4, 5}), std::nullopt) << "the usual one needs no key";
+  EXPECT_EQ(period("gemma2", 6, {1, 3, 5}), 1u) << "no window is left";
+  EXPECT_EQ(period("gemma2", 6, {0, 2, 4}), 4u) << "all have one";
+  // Of 12 layers 5 and 11 see everything; without one of each six, every fifth does.
+  EXPECT_EQ(period("gemma3", 12, {0, 2, 3, 4, 5, 6, 7, 9, 10, 11}), 5u);
+  // A period of 3 in the file: 2 and 5 see everything, 0 1 2 5 do not repeat, 1 2 4 5 every second.
+  EXPECT_EQ(period("gemma3", 6, {1, 2, 4, 5}, {{"gemma3" + key, GgufValue::u32(3)}}), 2u);
+}
+
+TEST(PruneGguf, GemmaIsRefusedWhereNoKeyCanSayIt) {
+  TemporaryFolder dir;
+  const auto refusal = [&](const std::string& arch, std::int64_t layers, std::int64_t heads,
+                           const Layers& kept) {
+    write_gemma(dir / "in.gguf", arch, layers, heads, {});
+    return error_of([&] {
+      prune_gguf_file(dir / "in.gguf", kept, dir / "out.gguf", silent_reporter(), never_stop());
+    });
+  };
+  const Error pattern = refusal("gemma2", 6, 4, {0, 1, 2, 4, 5});
+  EXPECT_EQ(pattern.kind(), ErrorKind::kUnsupported);
+  EXPECT_TRUE(has(pattern.message(), "layer 4 would change its role as layer 3, and no other"))
+      << pattern.message();
+  // Heads of 8, but 32 / 2 = 16 is what readers take where the number of layers is the largest's.
+  Layers kept;
+  for (std::int64_t i = 0; i < 44; ++i) kept.push_back(i);
+  EXPECT_TRUE(has(refusal("gemma2", 46, 2, kept).message(), "from 46 to 44"));
+  write_gemma(dir / "same.gguf", "gemma2", 46, 4, {});  // 32 / 4 = 8 either way
+  EXPECT_NO_THROW(
+      prune_gguf_file(dir / "same.gguf", kept, dir / "out.gguf", silent_reporter(), never_stop()));
+}
+
 TEST(PruneGguf, SplitFilesAreJoined) {
   TemporaryFolder dir;
   const TinyDecoder tiny{.layers = 4};

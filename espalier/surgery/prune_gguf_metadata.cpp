@@ -2,9 +2,11 @@
 // (spec 3.4).
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/models/decoder/config.h"
 #include "espalier/surgery/layer_plan.h"
 #include "espalier/surgery/prune_gguf_metadata_internal.h"
 
@@ -61,32 +63,72 @@ GgufValue window_pattern(std::uint64_t period, const Layers& kept) {
   return value;
 }
 
-/// gemma2 and gemma3: readers know the windows by layer number and the scale by layer count; no
-/// key of the file can tell them otherwise.
-void check_windows(const GgufFile& file, const std::string& arch, const Layers& kept,
-                   std::int64_t num_layers) {
-  const std::int64_t period = arch == "gemma2" ? 2 : arch == "gemma3" ? 6 : 0;
-  if (period == 0) return;
-  for (std::size_t i = 0; i < kept.size(); ++i) {
-    const bool was = (kept[i] + 1) % period == 0,
-               is = (static_cast<std::int64_t>(i) + 1) % period == 0;
-    if (was == is) continue;
-    throw Error(ErrorKind::kUnsupported, file.path().string(),
-                format("readers of {} files take every layer but each {}th to have a window, and "
-                       "layer {} would change its role as layer {}",
-                       arch, period, kept[i], i))
-        .hint(format("remove whole groups of {} consecutive layers, or prune the Hugging Face "
-                     "folder, whose layer_types can say it",
-                     period));
-  }
-  const std::int64_t largest = arch == "gemma2" ? 46 : 62;
-  if (num_layers == largest && static_cast<std::int64_t>(kept.size()) != largest) {
-    throw Error(ErrorKind::kUnsupported, file.path().string(),
-                format("readers know the scale of attention of {}'s largest model by its {} "
-                       "layers, and {} would remain",
-                       arch, largest, kept.size()))
-        .hint("prune the Hugging Face folder, whose config.json holds the scale");
-  }
+constexpr const char* kPeriod = ".attention.sliding_window_pattern";
+
+std::int64_t usual_period(const std::string& arch) {
+  return arch == "gemma2"   ? gguf_window_period(DecoderFamily::kGemma2)
+         : arch == "gemma3" ? gguf_window_period(DecoderFamily::kGemma3)
+                            : 0;
+}
+
+/// gemma2 and gemma3: readers know the windows by a period and pass over an array. The period of
+/// the kept layers; nullopt for other architectures, files without windows and files with an array,
+/// which is filtered like any other. Throws when no period gives every kept layer its kind.
+std::optional<std::int64_t> kept_period(const GgufFile& file, const std::string& arch,
+                                        const Layers& kept) {
+  const std::int64_t usual = usual_period(arch);
+  const bool windows =
+      arch == "gemma2" || file.get_uint(arch + ".attention.sliding_window").value_or(0) > 0;
+  const GgufValue* key = file.find(arch + kPeriod);
+  if (usual == 0 || !windows || (key != nullptr && key->type == GgufValueType::kArray))
+    return std::nullopt;
+  const auto period = static_cast<std::int64_t>(
+      file.get_uint(arch + kPeriod).value_or(static_cast<std::uint64_t>(usual)));
+  std::vector<char> windowed;
+  for (const std::int64_t layer : kept)
+    windowed.push_back(period <= 0 || (layer + 1) % period != 0 ? 1 : 0);
+  const auto found = find_window_period(windowed, period > 0 ? period : usual);
+  if (found) return found;
+  std::size_t at = 0;  // the first layer whose kind the file's period would change
+  while (at + 1 < kept.size() &&
+         ((kept[at] + 1) % period == 0) == ((static_cast<std::int64_t>(at) + 1) % period == 0))
+    ++at;
+  throw Error(
+      ErrorKind::kUnsupported, file.path().string(),
+      format("readers of {} files take every layer but each {}th to have a window, layer {} "
+             "would change its role as layer {}, and no other period fits",
+             arch, period, kept[at], at))
+      .hint(format("remove whole groups of {} consecutive layers, or prune the Hugging Face "
+                   "folder, whose layer_types can say it",
+                   period));
+}
+
+/// gemma2 and gemma3: readers know the scale of scores by the number of layers.
+void check_scale(const GgufFile& file, const std::string& arch, const Layers& kept,
+                 std::int64_t num_layers) {
+  if (usual_period(arch) == 0) return;
+  DecoderConfig config;
+  config.family = arch == "gemma2" ? DecoderFamily::kGemma2 : DecoderFamily::kGemma3;
+  const auto size = [&](const char* key) {
+    return std::max<std::int64_t>(1,
+                                  static_cast<std::int64_t>(file.get_uint(arch + key).value_or(1)));
+  };
+  config.hidden_size = size(".embedding_length");
+  config.num_heads = size(".attention.head_count");
+  config.head_dim = static_cast<std::int64_t>(
+      file.get_uint(arch + ".attention.key_length")
+          .value_or(static_cast<std::uint64_t>(config.hidden_size / config.num_heads)));
+  const auto scale_of = [&](std::int64_t layers) {
+    config.num_layers = layers;
+    return gguf_attention_scale(config);
+  };
+  const auto remaining = static_cast<std::int64_t>(kept.size());
+  if (scale_of(num_layers) == scale_of(remaining)) return;
+  throw Error(ErrorKind::kUnsupported, file.path().string(),
+              format("readers know the scale of attention of {}'s largest model by its number of "
+                     "layers, and pruning changes that from {} to {}",
+                     arch, num_layers, remaining))
+      .hint("prune the Hugging Face folder, whose config.json holds the scale");
 }
 
 void check_patterns(const GgufFile& file, const std::string& arch, const Layers& kept,
@@ -103,7 +145,7 @@ void check_patterns(const GgufFile& file, const std::string& arch, const Layers&
           .hint(format("remove whole groups of {} consecutive layers", period));
     }
   }
-  check_windows(file, arch, kept, num_layers);
+  check_scale(file, arch, kept, num_layers);
   const auto shared =
       static_cast<std::int64_t>(file.get_uint(arch + ".attention.shared_kv_layers").value_or(0));
   if (shared > 0) {
@@ -136,6 +178,7 @@ GgufMetadata prune_gguf_metadata(const GgufFile& file, const Layers& kept,
                       : format("the key {}block_count is missing", prefix));
   }
   check_patterns(file, arch, kept, num_layers);
+  const std::optional<std::int64_t> period = kept_period(file, arch, kept);
 
   GgufMetadata result;
   ProblemList problems(ErrorKind::kInput, file.path().string());
@@ -163,11 +206,15 @@ GgufMetadata prune_gguf_metadata(const GgufFile& file, const Layers& kept,
       } else {
         now.value = filtered(*array, kept);
       }
-    } else if (name == ".attention.sliding_window_pattern") {
+    } else if (name == kPeriod && period) {
+      now = with_number(value, *period);
+    } else if (name == kPeriod) {
       now = window_pattern(file.get_uint(key).value_or(0), kept);
     }
     result.emplace_back(key, std::move(now));
   }
+  if (period && *period != usual_period(arch) && file.find(arch + kPeriod) == nullptr)
+    result.emplace_back(arch + kPeriod, GgufValue::u32(static_cast<std::uint32_t>(*period)));
   problems.throw_if_any(
       "the file's own arrays do not fit its layers; repair it with the tool that made it");
   return result;

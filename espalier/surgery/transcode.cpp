@@ -57,7 +57,7 @@ class Rows {
 };
 
 void reencode_piece(const Rows& rows, std::int64_t first, std::int64_t count, GgufType from,
-                    GgufType to, std::vector<std::byte>& out) {
+                    GgufType to, float shift, std::vector<std::byte>& out) {
   const auto to_bytes = static_cast<std::size_t>(gguf_bytes(to, rows.columns()));
   out.resize(static_cast<std::size_t>(count) * to_bytes);
   const std::int64_t grain =
@@ -67,11 +67,13 @@ void reencode_piece(const Rows& rows, std::int64_t first, std::int64_t count, Gg
     for (std::int64_t row = begin; row < end; ++row) {
       const std::span<std::byte> target(out.data() + static_cast<std::size_t>(row) * to_bytes,
                                         to_bytes);
-      if (from == to) {
+      if (from == to && shift == 0) {
         std::memcpy(target.data(), rows.row(first + row).data(), to_bytes);
         continue;
       }
       dequantize(from, rows.row(first + row), values);
+      if (shift != 0)
+        for (float& value : values) value += shift;
       quantize(to, values, target);
     }
   });
@@ -79,20 +81,21 @@ void reencode_piece(const Rows& rows, std::int64_t first, std::int64_t count, Gg
 
 }  // namespace
 
-void transcode(const StoredWeight& source, GgufType type, std::int64_t target_heads,
+void transcode(const StoredWeight& source, GgufType type, const WeightForm& target,
                const ByteSink& sink) {
-  const Rows rows(source, target_heads);
+  const Rows rows(source, target.heads);
+  const float shift = target.offset - source.offset;
   ESPALIER_ASSERT(rows.columns() % gguf_type_info(type).block == 0);
   const std::int64_t piece =
       std::max<std::int64_t>(1, kPieceElements / std::max<std::int64_t>(1, rows.columns()));
   std::vector<std::byte> out;
   for (std::int64_t first = 0; first < rows.rows(); first += piece) {
     const std::int64_t count = std::min(piece, rows.rows() - first);
-    if (source.type == type && rows.in_order()) {
+    if (source.type == type && rows.in_order() && shift == 0) {
       sink(source.data.subspan(static_cast<std::size_t>(first) * rows.row_bytes(),
                                static_cast<std::size_t>(count) * rows.row_bytes()));
     } else {
-      reencode_piece(rows, first, count, source.type, type, out);
+      reencode_piece(rows, first, count, source.type, type, shift, out);
       sink(out);
     }
   }

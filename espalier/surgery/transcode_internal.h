@@ -9,14 +9,18 @@
 
 namespace espalier {
 
-/// Streams `source` as `type`, its rows in Hugging Face order (target_heads 0) or interleaved as
-/// llama-arch GGUF files have them (target_heads = heads of that matrix). Bytes are copied as they
-/// are when type and order agree, moved row by row when only the order differs, dequantised and
-/// quantised otherwise.
+/// How a weight lies in a file, beside its type.
+struct WeightForm {
+  std::int64_t heads = 0;  // interleaved rows as in llama-arch GGUF files; 0: Hugging Face order
+  float offset = 0;        // added to every value: gemma's norms in GGUF files
+};
+
+/// Streams `source` as `type` in the form `target`. Bytes are copied as they are when type and form
+/// agree, moved row by row when only the order differs, dequantised and quantised otherwise.
 ///
 /// Rows must be a multiple of the target's block. Memory O(piece of 4 MiB). Throws
 /// Error(kUnsupported) for types that cannot be written.
-void transcode(const StoredWeight& source, GgufType type, std::int64_t target_heads,
+void transcode(const StoredWeight& source, GgufType type, const WeightForm& target,
                const ByteSink& sink);
 
 }  // namespace espalier

@@ -22,7 +22,7 @@ using Layers = std::vector<std::int64_t>;
 struct GgufJob {
   GgufTensorPlan plan;
   StoredWeight stored;
-  std::int64_t heads = 0;     // target row order
+  WeightForm form;            // in the target
   std::vector<float> values;  // instead of `stored`: tensors that the source does not have
 };
 
@@ -65,7 +65,7 @@ void write_jobs(const fs::path& destination, const GgufMetadata& metadata,
   for (const GgufJob& job : jobs) {
     if (job.values.empty()) {
       writer.append(
-          [&](const ByteSink& sink) { transcode(job.stored, job.plan.type, job.heads, sink); });
+          [&](const ByteSink& sink) { transcode(job.stored, job.plan.type, job.form, sink); });
     } else {
       writer.append(std::as_bytes(std::span(job.values)));
     }
@@ -78,26 +78,33 @@ void folder_to_gguf(const fs::path& source, const fs::path& destination, GgufTyp
   const auto checkpoint = DecoderCheckpoint::open(source);
   const Layers layers = kept.empty() ? complement({}, checkpoint->config().num_layers) : kept;
   check_kept(layers, checkpoint->config().num_layers);
-  const DecoderConfig config = config_of_kept(checkpoint->config(), layers);
+  DecoderConfig config = config_of_kept(checkpoint->config(), layers);
+  // Readers of olmo2 files want a head of its own.
+  const bool copied_head = config.family == DecoderFamily::kOlmo2 && config.tied_embeddings;
+  if (copied_head) config.tied_embeddings = false;
   std::vector<std::string> warnings;
   const fs::path clean = fs::absolute(source).lexically_normal();
   const std::string name = (clean.has_filename() ? clean : clean.parent_path()).filename().string();
   GgufMetadata metadata = gguf_model_metadata(config, name, type, warnings);
   for (const std::string& warning : warnings) reporter.warn(warning);
-  for (auto& entry : gguf_tokenizer_metadata(source, config.vocab_size))
+  for (auto& entry :
+       gguf_tokenizer_metadata(source, config.vocab_size, gguf_architecture(config.family)))
     metadata.push_back(std::move(entry));
   std::vector<GgufJob> jobs;
   for (const TensorSpec& spec : decoder_tensor_specs(config)) {
     GgufJob job;
-    job.stored = checkpoint->stored(name_in_source(spec.name, layers));
+    const bool head = copied_head && spec.name == "lm_head.weight";
+    job.stored =
+        checkpoint->stored(head ? "model.embed_tokens.weight" : name_in_source(spec.name, layers));
     job.plan = {gguf_name_of(spec.name, config.family),
                 target_type(job.stored, type, spec.name, reporter), spec.shape};
-    job.heads = interleaved_heads(config, spec.name);
+    job.form.heads = interleaved_heads(config, spec.name);
+    job.form.offset = gguf_stores_plus_one(config, spec.name) ? 1 : 0;
     jobs.push_back(std::move(job));
   }
-  if (std::vector<float> factors = gguf_rope_factors(config); !factors.empty()) {
+  for (auto& [tensor_name, factors] : gguf_rope_factors(config)) {
     GgufJob job;
-    job.plan = {"rope_freqs.weight", GgufType::kF32, {static_cast<std::int64_t>(factors.size())}};
+    job.plan = {tensor_name, GgufType::kF32, {static_cast<std::int64_t>(factors.size())}};
     job.values = std::move(factors);
     jobs.push_back(std::move(job));
   }

@@ -36,7 +36,7 @@ std::vector<TensorSource> converted_tensors(const DecoderCheckpoint& checkpoint,
     tensors.push_back({{spec.name, dtype, spec.shape},
                        {},
                        [&checkpoint, source, type](const ByteSink& sink) {
-                         transcode(checkpoint.stored(source), type, 0, sink);
+                         transcode(checkpoint.stored(source), type, {}, sink);
                        },
                        {}});
   }

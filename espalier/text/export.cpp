@@ -131,14 +131,17 @@ bool same_merges(const std::vector<BpeMerge>& a, const std::vector<BpeMerge>& b)
 }
 
 void add_sentencepiece(const Tokenizer::Impl& impl, const TokenTable& table, bool space_prefix,
-                       Metadata& out) {
+                       std::string_view architecture, Metadata& out) {
   out.emplace_back("tokenizer.ggml.model", GgufValue::string("llama"));
   out.emplace_back("tokenizer.ggml.pre", GgufValue::string("default"));
   const std::vector<float> scores = make_scores(impl, table);
   out.emplace_back("tokenizer.ggml.scores", GgufValue::f32s(scores));
   out.emplace_back("tokenizer.ggml.add_space_prefix", GgufValue::boolean(space_prefix));
-  // Scores cannot always express the merges; readers that know the list take it first.
-  const std::vector<double> wide(scores.begin(), scores.end());
+  // Scores, or ids in gemma's files, cannot always express the merges; readers that know the list
+  // take it first.
+  std::vector<double> wide(scores.begin(), scores.end());
+  if (architecture.starts_with("gemma"))
+    for (std::size_t id = 0; id < wide.size(); ++id) wide[id] = -static_cast<double>(id);
   const auto derived =
       text::derive_merges(impl.description.vocabulary, wide, text::MergeOrder::kByScore, {});
   if (!same_merges(derived, impl.bpe->merges()))
@@ -170,7 +173,7 @@ void add_special_ids(const Tokenizer::Impl& impl, Metadata& out) {
 }  // namespace
 
 std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(
-    const std::filesystem::path& folder, std::int64_t vocab_size) {
+    const std::filesystem::path& folder, std::int64_t vocab_size, std::string_view architecture) {
   const Tokenizer tokenizer = Tokenizer::from_folder(folder);
   const Tokenizer::Impl& impl = tokenizer.impl();
   const TokenizerDescription& d = impl.description;
@@ -194,7 +197,7 @@ std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(
     out.emplace_back("tokenizer.ggml.merges", GgufValue::strings(merge_lines(impl)));
     out.emplace_back("tokenizer.ggml.add_space_prefix", GgufValue::boolean(false));
   } else if (prefix) {
-    add_sentencepiece(impl, table, *prefix, out);
+    add_sentencepiece(impl, table, *prefix, architecture, out);
   } else {
     throw Error(ErrorKind::kUnsupported, d.source,
                 "this BPE tokenizer is neither byte-level nor of the SentencePiece kind, so GGUF "

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,9 +15,11 @@ namespace espalier {
 /// The keys under tokenizer.ggml (model, pre, tokens, token_type, merges or scores, special ids,
 /// add_bos_token, add_space_prefix) and tokenizer.chat_template for the tokenizer in `folder`.
 /// `vocab_size` is the number of embedding rows; missing tokens are filled as "[PADn]" of type
-/// unused. Throws Error(kUnsupported) when the pre-tokenizer has no GGUF name.
+/// unused. `architecture` is the file's: readers take the merge order of gemma's from the ids.
+/// Throws Error(kUnsupported) when the pre-tokenizer has no GGUF name.
 std::vector<std::pair<std::string, GgufValue>> gguf_tokenizer_metadata(
-    const std::filesystem::path& folder, std::int64_t vocab_size);
+    const std::filesystem::path& folder, std::int64_t vocab_size,
+    std::string_view architecture = "llama");
 
 /// Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json (and chat_template.jinja)
 /// that transformers' AutoTokenizer loads, with ids equal to the file's.

@@ -2,6 +2,7 @@
 // is written is tests/parity/tokenizer_parity.py's matter.
 #include "espalier/text/export.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -11,6 +12,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
+#include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/io/gguf.h"
 #include "espalier/text/base64_internal.h"
@@ -36,8 +38,8 @@ class Export : public testing::Test {
   void write(const std::string& name, const std::string& text) {
     std::ofstream(root_ / "in" / name, std::ios::binary) << text;
   }
-  GgufFile write_gguf(const Metadata& tokenizer) {
-    Metadata metadata = {{"general.architecture", GgufValue::string("llama")}};
+  GgufFile write_gguf(const Metadata& tokenizer, const std::string& architecture = "llama") {
+    Metadata metadata = {{"general.architecture", GgufValue::string(architecture)}};
     metadata.insert(metadata.end(), tokenizer.begin(), tokenizer.end());
     GgufWriter(root_ / "t.gguf", metadata, {}).finish();
     return GgufFile::open(root_ / "t.gguf");
@@ -53,9 +55,10 @@ class Export : public testing::Test {
     return std::filesystem::path(ESPALIER_SOURCE_DIR) / "espalier/text/testdata";
   }
 
-  void expect_round_trip(std::int64_t rows) {
+  void expect_round_trip(std::int64_t rows, const std::string& architecture = "llama") {
     const Tokenizer original = Tokenizer::from_folder(root_ / "in");
-    const GgufFile file = write_gguf(gguf_tokenizer_metadata(root_ / "in", rows));
+    const GgufFile file =
+        write_gguf(gguf_tokenizer_metadata(root_ / "in", rows, architecture), architecture);
     const Tokenizer from_gguf = Tokenizer::from_gguf(file);
     write_hf_tokenizer(file, root_ / "out");
     const Tokenizer written = Tokenizer::from_folder(root_ / "out");
@@ -109,6 +112,65 @@ TEST_F(Export, ByteLevelKeepsItsIds) {
 TEST_F(Export, SentencePieceKeepsItsIds) {
   write("tokenizer.model", read_file(testdata() / "spm_bpe.model"));
   expect_round_trip(Tokenizer::from_folder(root_ / "in").vocab_size() + 2);
+}
+
+/// A tokenizer.json as gemma's: bytes as a last resort, spaces as U+2581, cut at them. The ids of
+/// merged pieces follow the merges, or run against them.
+Json gemma_tokenizer(bool in_order) {
+  Json vocab = Json::object(), merges = Json::array(), added = Json::array();
+  int id = 0;
+  for (const char* special : {"<pad>", "<eos>", "<bos>", "<unk>"}) {
+    vocab[special] = id;
+    added.push_back({{"id", id++},
+                     {"content", special},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
+  }
+  for (int byte = 0; byte < 256; ++byte) vocab[format("<0x{:02X}>", byte)] = id++;
+  const std::string space = "\xE2\x96\x81";
+  std::vector<std::pair<std::string, std::string>> pairs{
+      {"h", "e"}, {"i", "n"}, {"t", "he"}, {space, "the"}, {"a", "t"}, {space, space}, {"in", "g"}};
+  for (const auto& [left, right] : pairs) merges.push_back({left, right});
+  if (!in_order) std::reverse(pairs.begin(), pairs.end());
+  for (const auto& [left, right] : pairs) vocab[left + right] = id++;
+  for (char letter = 'a'; letter <= 'z'; ++letter) vocab[std::string(1, letter)] = id++;
+  vocab[space] = id++;
+  const Json to_space = {{"type", "Replace"}, {"pattern", {{"String", space}}}, {"content", " "}};
+  return {{"version", "1.0"},
+          {"added_tokens", added},
+          {"normalizer", {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", space}}},
+          {"pre_tokenizer",
+           {{"type", "Split"},
+            {"pattern", {{"String", " "}}},
+            {"behavior", "MergedWithPrevious"},
+            {"invert", false}}},
+          {"post_processor", nullptr},
+          {"decoder",
+           {{"type", "Sequence"},
+            {"decoders", {to_space, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
+          {"model",
+           {{"type", "BPE"},
+            {"unk_token", "<unk>"},
+            {"fuse_unk", true},
+            {"byte_fallback", true},
+            {"ignore_merges", false},
+            {"vocab", vocab},
+            {"merges", merges}}}};
+}
+
+TEST_F(Export, GemmaKeepsItsIdsWhateverTheirOrder) {
+  for (const bool in_order : {true, false}) {
+    write("tokenizer.json", gemma_tokenizer(in_order).dump());
+    write("tokenizer_config.json", R"({"bos_token": "<bos>", "eos_token": "<eos>",
+        "unk_token": "<unk>", "pad_token": "<pad>", "add_bos_token": false})");
+    expect_round_trip(Tokenizer::from_folder(root_ / "in").vocab_size(), "gemma2");
+    const GgufFile file = GgufFile::open(root_ / "t.gguf");
+    EXPECT_EQ(file.find("tokenizer.ggml.merges") == nullptr, in_order)
+        << "a list where the ids do not say it";
+  }
 }
 
 TEST_F(Export, WhatGgufCannotSayIsRefused) {

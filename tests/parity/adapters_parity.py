@@ -16,7 +16,7 @@ try:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+    from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Config
 except ImportError as error:
     print(f"skipped: a Python package is missing ({error}); needs torch, transformers, peft, safetensors")
     sys.exit(77)
@@ -34,6 +34,16 @@ CASES = {
     "head": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"]),
 }
 
+FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+PHI3_CASES = {
+    "lora": dict(r=4, lora_alpha=8, target_modules=FUSED),
+    "rslora": dict(r=9, lora_alpha=8, target_modules="all-linear", use_rslora=True),
+    "dora": dict(r=4, lora_alpha=8, target_modules=FUSED, use_dora=True),
+    "patterns": dict(r=4, lora_alpha=8, target_modules=["qkv_proj", "mlp.gate_up_proj"], rank_pattern={"layers.1.self_attn.qkv_proj": 2},
+                     alpha_pattern={"gate_up_proj": 3}, exclude_modules=["layers.2.mlp.gate_up_proj"]),
+}
+
+
 def close(ours, theirs, tolerance, what):
     difference = (ours.float() - theirs.float()).abs().max().item()
     check(ours.shape == theirs.shape and difference <= tolerance, f"{what}: differ by {difference}")
@@ -44,7 +54,8 @@ def make_bases(work):
     sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=130,
                  max_position_embeddings=64, initializer_range=0.15)
     bases = {}
-    for name, config in {"llama": LlamaConfig(**sizes), "qwen2": Qwen2Config(**sizes, tie_word_embeddings=True)}.items():
+    configs = {"llama": LlamaConfig(**sizes), "qwen2": Qwen2Config(**sizes, tie_word_embeddings=True), "phi3": Phi3Config(**sizes, pad_token_id=0)}
+    for name, config in configs.items():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         for key, value in model.named_parameters():
             if key.endswith("bias"):
@@ -174,7 +185,7 @@ def main():
         save_file({"ids": ids}, ids_file)
         bases = make_bases(work)
         for base in bases.values():
-            for name, options in CASES.items():
+            for name, options in (PHI3_CASES if base.name == "phi3" else CASES).items():
                 theirs_through_us(work, base, name, options, ids, ids_file)
                 ours_through_them(work, base, name, options, ids, ids_file)
         try:
@@ -184,7 +195,7 @@ def main():
             return 77
         compare_nf4(work)
         compare_bnb_folder(work, bases["llama"], ids, ids_file)
-    print(f"equal: {len(CASES)} kinds of adapters on {len(bases)} models both ways and merged, NF4 bit for bit, {checks()} checks")
+    print(f"equal: {len(CASES)} kinds of adapters on llama and qwen2, {len(PHI3_CASES)} on phi3's fused projections, both ways and merged, NF4 bit for bit, {checks()} checks")
     return 0
 
 

@@ -36,6 +36,11 @@ BASE = dict(hidden_size=64, intermediate_size=112, num_hidden_layers=3, num_atte
             vocab_size=131, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=None, pad_token_id=0)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
+# Half of each head turns; 41 tokens and 32 more lie beyond the original context of 24, so long_factor counts.
+LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.5, short_factor=[1.0, 1.1, 1.2, 1.3],
+                long_factor=[1.5, 2.0, 4.0, 8.0])
+GEMMA3 = dict(full_attention=dict(rope_type="linear", rope_theta=1000000.0, factor=8.0),
+              sliding_attention=dict(rope_type="default", rope_theta=10000.0))
 CASES = {
     "llama-gqa": dict(model_type="llama"),
     "llama-mha-tied": dict(model_type="llama", num_key_value_heads=4, tie_word_embeddings=True),
@@ -50,6 +55,22 @@ CASES = {
     "qwen2-layer-types": dict(model_type="qwen2", use_sliding_window=True, sliding_window=5,
                               layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "smollm3": dict(model_type="smollm3", no_rope_layers=[1, 0, 1]),
+    "qwen3": dict(model_type="qwen3", head_dim=24, rope_theta=1e6),
+    "qwen3-window-tied": dict(model_type="qwen3", head_dim=16, tie_word_embeddings=True, use_sliding_window=True, sliding_window=7,
+                              max_window_layers=1),
+    "gemma2": dict(model_type="gemma2", num_hidden_layers=4, head_dim=24, sliding_window=7, query_pre_attn_scalar=20,
+                   attn_logit_softcapping=3.0, final_logit_softcapping=4.0),
+    "gemma2-layer-types": dict(model_type="gemma2", head_dim=16, sliding_window=7,
+                               layer_types=["full_attention", "sliding_attention", "sliding_attention"]),
+    "gemma3": dict(model_type="gemma3_text", num_hidden_layers=7, head_dim=24, sliding_window=7, query_pre_attn_scalar=20,
+                   rope_parameters=GEMMA3),
+    "gemma3-layer-types": dict(model_type="gemma3_text", head_dim=16, sliding_window=7,
+                               layer_types=["full_attention", "sliding_attention", "full_attention"]),
+    "phi3": dict(model_type="phi3"),
+    "phi3-window": dict(model_type="phi3", sliding_window=7),
+    "phi3-longrope": dict(model_type="phi3", original_max_position_embeddings=24, rope_parameters=LONGROPE),
+    "phi3-longrope-grows": dict(model_type="phi3", original_max_position_embeddings=50, rope_parameters=LONGROPE),  # short, then long
+    "olmo2": dict(model_type="olmo2", rope_theta=5e5),
 }
 
 
@@ -103,6 +124,9 @@ def old_spelling(folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "full_attention" in rope:  # gemma3: one theta for each kind of layer
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     rope["type"] = rope.pop("rope_type")
     config["rope_scaling"] = None if rope["type"] == "default" else {**rope, "rope_type": rope["type"]}

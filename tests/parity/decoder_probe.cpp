@@ -18,10 +18,11 @@
 namespace espalier {
 namespace {
 
-at::Tensor step(const Decoder& model, const at::Tensor& ids, KvCache& cache) {
+at::Tensor step(const Decoder& model, const at::Tensor& ids, KvCache& cache,
+                std::int64_t longest = 0) {
   const std::int64_t tokens = ids.size(1);
   const at::Tensor h = model.run_layers(model.embed(ids), 0, model.num_layers(),
-                                        model.context(tokens, cache.length()), &cache);
+                                        model.context(tokens, cache.length(), longest), &cache);
   Decoder::advance(cache, tokens);
   return model.logits(model.final_norm(h.narrow(1, tokens - 1, 1))).reshape({-1});
 }
@@ -30,7 +31,7 @@ at::Tensor one_by_one(const Decoder& model, const at::Tensor& row) {
   KvCache cache(model.config(), 1, row.size(1), model.type(), model.device());
   std::vector<at::Tensor> logits;
   for (std::int64_t i = 0; i < row.size(1); ++i)
-    logits.push_back(step(model, row.narrow(1, i, 1), cache));
+    logits.push_back(step(model, row.narrow(1, i, 1), cache, row.size(1)));
   return at::stack(logits);
 }
 
@@ -39,6 +40,10 @@ at::Tensor greedy(const Decoder& model, const at::Tensor& row, std::int64_t coun
   at::Tensor out = at::empty({count}, at::kLong);
   at::Tensor next = row;
   for (std::int64_t i = 0; i < count; ++i) {
+    if (!model.serves(cache, cache.length() + next.size(1))) {
+      cache.truncate(0);
+      next = at::cat({row, out.narrow(0, 0, i).unsqueeze(0)}, 1);
+    }
     next = step(model, next, cache).argmax().reshape({1, 1});
     out[i] = next.item<std::int64_t>();
   }

@@ -49,7 +49,17 @@ CASES = {
                               layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"]),
     "qwen2-window-layers": dict(model_type="qwen2", use_sliding_window=True, sliding_window=5, max_window_layers=3),
     "smollm3": dict(model_type="smollm3", no_rope_layers=[1, 1, 0, 1, 1, 0]),
+    "qwen3-window-layers": dict(model_type="qwen3", head_dim=16, use_sliding_window=True, sliding_window=5, max_window_layers=3),
+    # Of six layers 1, 3 and 5 see everything; what is left without 2 and 4 has no period.
+    "gemma2": dict(model_type="gemma2", head_dim=16, sliding_window=5, query_pre_attn_scalar=16, attn_logit_softcapping=3.0,
+                   final_logit_softcapping=5.0, tie_word_embeddings=True),
+    "gemma3": dict(model_type="gemma3_text", head_dim=16, sliding_window=5, sliding_window_pattern=3, query_pre_attn_scalar=16,
+                   tie_word_embeddings=True),
+    "phi3-window": dict(model_type="phi3", sliding_window=5),
+    "olmo2": dict(model_type="olmo2"),
 }
+# Patterns that config.json gives by a number alone, as older releases wrote them: what the kept layers are has to be written out.
+OLD_PATTERNS = {"gemma2", "gemma3", "qwen3-window-layers", "qwen2-window-layers"}
 TO_GGUF = ["llama", "llama-tied-biases", "llama3-rope", "qwen2-tied"]
 problems = []
 
@@ -102,8 +112,15 @@ def test_folders(folder, ids):
         random_model(values, number).save_pretrained(source)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             (source / file).write_bytes((folder / "tokenizer" / file).read_bytes())
+        if name in OLD_PATTERNS:
+            config = json.loads((source / "config.json").read_text())
+            config.pop("layer_types")
+            (source / "config.json").write_text(json.dumps(config))
         espalier("prune", source, "--remove", ",".join(map(str, REMOVED)), "--out", out)
         pruned = load(out)
+        if getattr(pruned.config, "layer_types", None):
+            kinds = load(source).config.layer_types
+            check(pruned.config.layer_types == [kinds[i] for i in KEPT], f"{name}: kinds of the kept layers {pruned.config.layer_types}")
         check(pruned.config.num_hidden_layers == len(KEPT), f"{name}: layer count")
         check(torch.equal(logits(pruned, ids), logits(without_layers(load(source), KEPT), ids)), f"{name}: logits of the pruned folder")
         generated = pruned.generate(ids[:1, :4], attention_mask=torch.ones_like(ids[:1, :4]), max_new_tokens=8, do_sample=False, eos_token_id=None)

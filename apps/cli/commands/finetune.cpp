@@ -7,6 +7,7 @@
 #include "espalier/base/units.h"
 #include "espalier/methods/layer_pruning/finetune_estimate.h"
 #include "espalier/methods/layer_pruning/finetune_job.h"
+#include "espalier/models/decoder/adapters.h"
 
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
@@ -58,7 +59,8 @@ struct FinetuneOptions {
     option("rslora", rslora, "rank-stabilised: alpha / sqrt(rank) instead");
     option("target_modules", target_modules,
            "linear layers that get an adapter, by the end of their names; default: q_proj, k_proj, "
-           "v_proj, o_proj, gate_proj, up_proj, down_proj; all-linear takes what there is",
+           "v_proj, o_proj, gate_proj, up_proj, down_proj, for phi3 their fused forms; all-linear "
+           "takes what there is",
            placeholder("NAME,..."));
     option("modules_to_save", modules_to_save,
            "modules trained whole beside the adapters, e.g. lm_head", placeholder("NAME,..."));
@@ -288,6 +290,7 @@ int run_finetune(const FinetuneOptions& o, Context& context) {
   if (job.init_adapter) inputs.push_back(*job.init_adapter);
   check_output_apart(o.output.out, inputs);
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
+  if (o.target_modules.empty()) job.options.adapter.targets.names = default_target_modules(config);
   lp::check_finetune_options(job.options, config);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
   job.eval_options.add_bos = tokenizer.adds_bos() && tokenizer.bos();

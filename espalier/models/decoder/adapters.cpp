@@ -65,6 +65,16 @@ void for_each_adapter_tensor(Decoder& model,
   });
 }
 
+std::vector<std::string> default_target_modules(const DecoderConfig& config) {
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : layer_tensor_specs(config)) {
+    if (spec.shape.size() != 2) continue;
+    const std::string module = spec.name.substr(0, spec.name.rfind('.'));
+    names.push_back(module.substr(module.rfind('.') + 1));
+  }
+  return names;
+}
+
 std::vector<std::string> adapter_targets(Decoder& model, const PeftConfig& config) {
   std::vector<std::string> names, all;
   for_each_linear(model, [&](const std::string& module, Linear&) {

@@ -27,6 +27,10 @@ void for_each_linear(Decoder& model, const std::function<void(const std::string&
 void for_each_adapter_tensor(Decoder& model,
                              const std::function<void(const std::string&, at::Tensor&)>& fn);
 
+/// Leaf names of the linear layers of a block: default_target_modules() of peft_folder.h, or
+/// qkv_proj, o_proj, gate_up_proj and down_proj where they are fused (phi3).
+std::vector<std::string> default_target_modules(const DecoderConfig& config);
+
 /// Names of the linear layers that `config` targets, by PEFT's rules. Error(kUsage) when none is.
 std::vector<std::string> adapter_targets(Decoder& model, const PeftConfig& config);
 

@@ -37,6 +37,19 @@ void disturb(Decoder& model) {
 
 at::Tensor ids() { return at::arange(24, at::kLong).view({2, 12}); }
 
+TEST(Adapters, DefaultModulesAreTheBlocksLinearLayers) {
+  const auto names = [](const char* family) {
+    return default_target_modules(
+        DecoderCheckpoint::open(std::filesystem::path(ESPALIER_SOURCE_DIR) /
+                                "espalier/models/decoder/testdata" / family)
+            ->config());
+  };
+  for (const char* family : {"llama", "qwen3", "gemma3", "olmo2"})
+    EXPECT_EQ(names(family), default_target_modules()) << family;
+  EXPECT_EQ(names("phi3"),
+            (std::vector<std::string>{"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}));
+}
+
 TEST(Adapters, GoWhereTheConfigurationSays) {
   Decoder model = random_decoder(tiny_config());
   PeftConfig config = lora();

@@ -201,6 +201,69 @@ TEST(GgufConfigTest, Refusals) {
             "not a multiple");
   expect_in(text("general.architecture", GgufValue::string("gptneox"), ErrorKind::kUnsupported),
             "gptneox");
+  expect_in(text("general.architecture", GgufValue::string("qwen3moe"), ErrorKind::kUnsupported),
+            "mixtures of experts are not supported");
+}
+
+TEST(GgufConfigTest, SharedKeysAndValuesAreTheReasonWhateverTheArchitecture) {
+  Tiny tiny;
+  for (const std::string arch : {"gemma3", "gemma3n"}) {
+    write_gguf(tiny.scratch / "x.gguf", tiny.config, arch, tiny.tensors,
+               {{arch + ".attention.shared_kv_layers", GgufValue::u32(1)}});
+    expect_in(message_of(tiny.scratch / "x.gguf", ErrorKind::kUnsupported),
+              arch +
+                  ".attention.shared_kv_layers is set: the last layers use keys and values of "
+                  "earlier ones");
+  }
+}
+
+TEST(GgufConfigTest, WindowsOfGemma3) {
+  Tiny tiny;
+  Json json = tiny_json("gemma3_text");
+  json["num_hidden_layers"] = 7;
+  json["head_dim"] = 4;
+  const DecoderConfig config = parse_hf_decoder_config(json.dump());
+  const Tensors tensors = random_tensors(config);
+  using Windows = std::vector<std::int64_t>;
+  const auto windows = [&](std::vector<std::pair<std::string, GgufValue>> keys) {
+    write_gguf(tiny.scratch / "x.gguf", config, "gemma3", tensors, std::move(keys), false);
+    return DecoderCheckpoint::open(tiny.scratch / "x.gguf")->config().window;
+  };
+  const std::string key = "gemma3.attention.sliding_window";
+  EXPECT_EQ(windows({}), Windows(7, 0)) << "no key, no window";
+  EXPECT_EQ(windows({{key, GgufValue::u32(0)}}), Windows(7, 0));
+  EXPECT_EQ(windows({{key, GgufValue::u32(9)}}), (Windows{9, 9, 9, 9, 9, 0, 9}));
+  EXPECT_EQ(windows({{key, GgufValue::u32(9)}, {key + "_pattern", GgufValue::u32(2)}}),
+            (Windows{9, 0, 9, 0, 9, 0, 9}));
+}
+
+TEST(GgufConfigTest, WindowsOfOtherFamilies) {
+  Tiny tiny;
+  const auto open = [&](const std::string& arch, std::uint32_t window) {
+    const DecoderConfig config = parse_hf_decoder_config(tiny_json(arch).dump());
+    write_gguf(tiny.scratch / "x.gguf", config, arch, random_tensors(config),
+               {{arch + ".attention.sliding_window", GgufValue::u32(window)}}, false);
+    return DecoderCheckpoint::open(tiny.scratch / "x.gguf")->config();
+  };
+  EXPECT_EQ(open("phi3", 0).window, std::vector<std::int64_t>(3, 0)) << "as converters say none";
+  EXPECT_EQ(open("phi3", 8).window, std::vector<std::int64_t>(3, 8));
+  EXPECT_EQ(open("olmo2", 0).window, std::vector<std::int64_t>(3, 0));
+  try {
+    open("olmo2", 8);
+    FAIL() << "Olmo 3 was taken for Olmo 2";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUnsupported);
+    expect_in(error.to_string(), "that is Olmo 3");
+  }
+}
+
+TEST(GgufConfigTest, PeriodsOfWindows) {
+  EXPECT_EQ(find_window_period({1, 1, 0, 1, 1, 0, 1}, 6), 3);
+  EXPECT_EQ(find_window_period({1, 1, 1}, 6), 6) << "the usual one where it fits";
+  EXPECT_EQ(find_window_period({1, 1, 1}, 2), 4) << "all have one";
+  EXPECT_EQ(find_window_period({0, 0}, 2), 1) << "none has one";
+  EXPECT_EQ(find_window_period({0, 1}, 2), std::nullopt);
+  EXPECT_EQ(find_window_period({1, 0, 1, 1, 0}, 2), std::nullopt);
 }
 
 }  // namespace

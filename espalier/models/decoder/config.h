@@ -106,6 +106,10 @@ std::string_view gguf_architecture(DecoderFamily family);
 /// Of each so many layers the last has no window, as readers of the architecture take it without
 /// being told (gemma2: 2, gemma3: 6); 0: no such pattern.
 std::int64_t gguf_window_period(DecoderFamily family);
+/// The period that says which layers have a window (1 = has one): `usual` when that does, else the
+/// smallest one, n + 1 when all have; nullopt when no period does.
+std::optional<std::int64_t> find_window_period(const std::vector<char>& windowed,
+                                               std::int64_t usual);
 /// The scale of scores that readers of GGUF files derive from gemma's sizes.
 double gguf_attention_scale(const DecoderConfig& config);
 

@@ -14,6 +14,28 @@
 #include "espalier/models/decoder/tensor_names.h"
 
 namespace espalier {
+namespace {
+
+/// Tables of rows one after another; with longrope each row turns by its own length, as if it were
+/// alone.
+RopeTables packed_rope(const RopeFrequencies& frequencies, const std::vector<at::Tensor>& positions,
+                       const std::vector<std::int64_t>& lengths, at::ScalarType type,
+                       at::Device device) {
+  if (!frequencies.beyond.defined())
+    return rope_tables(frequencies, at::cat(positions), 0, type, device);
+  std::vector<at::Tensor> cos, sin;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    const RopeTables row = rope_tables(frequencies, positions[i], lengths[i], type, device);
+    cos.push_back(row.cos);
+    sin.push_back(row.sin);
+  }
+  RopeTables out;
+  out.cos = at::cat(cos);
+  out.sin = at::cat(sin);
+  return out;
+}
+
+}  // namespace
 
 KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity,
                  at::ScalarType type, at::Device device)
@@ -118,11 +140,18 @@ at::Tensor Decoder::embed(const at::Tensor& ids) const {
   return config_.scaled_embedding ? h * embedding_scale(config_, type_) : h;
 }
 
-AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start) const {
+AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start,
+                                  std::int64_t longest) const {
+  longest = std::max(longest, start + tokens);
   AttentionContext out;
-  out.rope = rope_tables(rope_, at::arange(start, start + tokens, at::kLong), start + tokens, type_,
-                         device_);
+  out.rope =
+      rope_tables(rope_, at::arange(start, start + tokens, at::kLong), longest, type_, device_);
+  out.beyond = rope_.is_beyond(longest);
   return out;
+}
+
+bool Decoder::serves(const KvCache& cache, std::int64_t longest) const {
+  return cache.length() == 0 || cache.beyond_ == rope_.is_beyond(longest);
 }
 
 AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& lengths) const {
@@ -135,8 +164,7 @@ AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& length
     out.row_starts.push_back(out.row_starts.back() + length);
   }
   ESPALIER_ASSERT(!lengths.empty());
-  out.rope = rope_tables(rope_, at::cat(positions),
-                         *std::max_element(lengths.begin(), lengths.end()), type_, device_);
+  out.rope = packed_rope(rope_, positions, lengths, type_, device_);
   return out;
 }
 
@@ -144,7 +172,7 @@ AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) con
   AttentionContext out;
   out.row_starts.push_back(0);
   std::vector<at::Tensor> positions;
-  std::int64_t longest = 0;
+  std::vector<std::int64_t> lengths;  // of the sequences, prefixes included
   for (const PackedRow& row : rows) {
     std::int64_t start = 0;
     if (row.prefix >= 0) {
@@ -156,16 +184,16 @@ AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) con
     }
     ESPALIER_ASSERT(row.length > 0);
     positions.push_back(at::arange(start, start + row.length, at::kLong));
-    longest = std::max(longest, start + row.length);
+    lengths.push_back(start + row.length);
     out.row_starts.push_back(out.row_starts.back() + row.length);
     out.row_prefixes.push_back(row.prefix);
   }
-  out.rope = rope_tables(rope_, at::cat(positions), longest, type_, device_);
+  out.rope = packed_rope(rope_, positions, lengths, type_, device_);
   return out;
 }
 
 bool Decoder::shares_prefixes(std::int64_t shortest, std::int64_t longest) const {
-  return !rope_.beyond.defined() || (shortest > rope_.limit) == (longest > rope_.limit);
+  return rope_.is_beyond(shortest) == rope_.is_beyond(longest);
 }
 
 at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer,
@@ -175,6 +203,8 @@ at::Tensor Decoder::run_layer(const at::Tensor& h, std::int64_t layer,
   CacheSlot slot;
   if (cache != nullptr) {
     ESPALIER_ASSERT(at < cache->keys_.size() && cache->length_ + h.size(1) <= cache->capacity_);
+    ESPALIER_ASSERT(cache->length_ == 0 || cache->beyond_ == context.beyond);
+    cache->beyond_ = context.beyond;
     slot = {&cache->keys_[at], &cache->values_[at], cache->length_};
   }
   if (blocks_[at] != nullptr) return run_block(*blocks_[at], config_, h, context, slot);

@@ -70,6 +70,7 @@ struct AttentionContext {
   std::vector<std::int64_t>
       row_starts;  // packed rows only: 0, len0, len0+len1, ... total (size rows + 1)
   std::vector<std::int64_t> row_prefixes;  // see PackedRow::prefix; empty: no row has one
+  bool beyond = false;  // longrope: turned as in sequences past the original context
 };
 
 /// A row of a packed batch. `prefix`: an earlier row without prefix of its own, whose tokens stand
@@ -93,6 +94,7 @@ class KvCache {
  private:
   friend class Decoder;
   std::int64_t length_ = 0, capacity_ = 0;
+  bool beyond_ = false;                    // how the keys were turned, see AttentionContext
   std::vector<at::Tensor> keys_, values_;  // [batch, kv_heads, capacity, head_dim]
 };
 
@@ -127,9 +129,13 @@ class Decoder {
   /// ids [batch, tokens] int64 -> [batch, tokens, d], scaled where the model scales them (gemma).
   at::Tensor embed(const at::Tensor& ids) const;
   /// Context for `tokens` positions starting at `start` (cache length), batches of equal length.
-  /// longrope (phi3) chooses its factors by start + tokens, so keys cached before a sequence grew
-  /// past the original context keep the short ones.
-  AttentionContext context(std::int64_t tokens, std::int64_t start = 0) const;
+  /// longrope (phi3) chooses its factors by the sequence's length so far, `longest`: start + tokens
+  /// unless more of it is known to follow.
+  AttentionContext context(std::int64_t tokens, std::int64_t start = 0,
+                           std::int64_t longest = 0) const;
+  /// Whether the cached keys serve a sequence of `longest` tokens. They do not where longrope
+  /// changes its factors between their length and that one: then the cache is to be filled anew.
+  bool serves(const KvCache& cache, std::int64_t longest) const;
   /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
   /// restart at 0, no row sees another.
   AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;

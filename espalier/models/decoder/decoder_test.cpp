@@ -169,6 +169,35 @@ TEST_P(FamilyTest, ShortForwardFromTheBytes) {
 INSTANTIATE_TEST_SUITE_P(Families, FamilyTest, testing::ValuesIn(kFamilies),
                          [](const auto& param) { return param.param; });
 
+TEST(DecoderTest, LongropeTurnsEveryRowByItsOwnLength) {
+  c10::NoGradGuard no_grad;
+  const Decoder model = load("phi3");  // other factors beyond 3 tokens
+  const at::Tensor ids = expected("phi3", "ids").narrow(0, 0, 1);
+  const at::Tensor a = ids.narrow(1, 0, 3), b = ids.narrow(1, 3, 5);
+  const at::Tensor packed = model.run_layers(model.embed(at::cat({a, b}, 1)), 0, model.num_layers(),
+                                             model.packed_context({3, 5}));
+  // The other factors would change the second decimal.
+  EXPECT_TRUE(at::allclose(packed.narrow(1, 0, 3), hidden(model, a), 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(packed.narrow(1, 3, 5), hidden(model, b), 1e-5, 1e-5));
+
+  KvCache cache(model.config(), 1, 8, model.type(), model.device());
+  EXPECT_TRUE(model.serves(cache, 8)) << "an empty cache serves any length";
+  model.run_layers(model.embed(a), 0, model.num_layers(), model.context(3), &cache);
+  Decoder::advance(cache, 3);
+  EXPECT_TRUE(model.serves(cache, 3));
+  EXPECT_FALSE(model.serves(cache, 4));
+  EXPECT_THROW(model.run_layer(model.embed(b), 0, model.context(5, 3), &cache), Error);
+  cache.truncate(0);
+  model.run_layers(model.embed(a), 0, model.num_layers(), model.context(3, 0, 8), &cache);
+  Decoder::advance(cache, 3);
+  EXPECT_TRUE(model.serves(cache, 8));
+  const at::Tensor rest =
+      model.run_layers(model.embed(b), 0, model.num_layers(), model.context(5, 3), &cache);
+  EXPECT_TRUE(at::allclose(rest, hidden(model, ids.narrow(1, 0, 8)).narrow(1, 3, 5), 1e-4, 1e-4));
+  cache.truncate(2);
+  EXPECT_FALSE(model.serves(cache, 3)) << "the keys were turned for a longer text";
+}
+
 TEST(DecoderTest, GgufEqualsTheFolderItCameFrom) {
   // Mistral's tensors under the llama architecture, as converters write them; the window is our
   // key.
@@ -187,6 +216,57 @@ TEST(DecoderTest, GgufEqualsTheFolderItCameFrom) {
     const auto gguf = DecoderCheckpoint::open(scratch / "m.gguf");
     EXPECT_TRUE(at::allclose(last_hidden(*gguf, {0, 1}, {5, 6, 7}),
                              last_hidden(*folder, {0, 1}, {5, 6, 7}), 1e-5, 1e-5))
+        << family;
+  }
+}
+
+/// A fixture as a GGUF file: gemma's norms one above, its settings and phi3's under their keys.
+void write_family_gguf(const std::filesystem::path& file, const std::string& family) {
+  const auto folder = DecoderCheckpoint::open(fixture(family));
+  const DecoderConfig& config = folder->config();
+  Tensors tensors;
+  for (const TensorSpec& spec : decoder_tensor_specs(config)) {
+    at::Tensor value = folder->load(spec.name, at::kFloat, at::kCPU);
+    tensors[spec.name] =
+        config.norm_plus_one && spec.name.ends_with("norm.weight") ? value + 1 : value;
+  }
+  const auto f32 = [](double v) { return GgufValue::f32(static_cast<float>(v)); };
+  std::vector<std::pair<std::string, GgufValue>> extra{
+      {family + ".attention.sliding_window", GgufValue::u32(family == "phi3" ? 7 : 5)}};
+  if (config.norm_plus_one)
+    extra.emplace_back(family + ".attention.scale", f32(config.attention_scale));
+  if (family == "gemma2") {
+    extra.emplace_back(family + ".attn_logit_softcapping", f32(3));
+    extra.emplace_back(family + ".final_logit_softcapping", f32(4));
+  } else if (family == "gemma3") {
+    extra.emplace_back(family + ".attention.sliding_window_pattern", GgufValue::u32(3));
+    extra.emplace_back(family + ".rope.freq_base_swa", f32(10000));
+    extra.emplace_back(family + ".rope.scaling.type", GgufValue::string("linear"));
+    extra.emplace_back(family + ".rope.scaling.factor", f32(8));
+  } else {
+    tensors["rope_factors_short.weight"] = at::tensor({1.0f, 1.25f});
+    tensors["rope_factors_long.weight"] = at::tensor({1.5f, 4.0f});
+    extra.emplace_back(family + ".rope.dimension_count", GgufValue::u32(4));
+    extra.emplace_back(family + ".rope.scaling.original_context_length", GgufValue::u32(3));
+    extra.emplace_back(family + ".rope.scaling.attn_factor",
+                       f32(config.rope_scaling.attention_factor));
+  }
+  write_gguf(file, config, family, tensors, extra, false);
+}
+
+TEST(DecoderTest, GgufFilesOfGemmaAndPhiEqualTheirFolders) {
+  for (const std::string family : {"gemma2", "gemma3", "phi3"}) {
+    ScratchFolder scratch;
+    write_family_gguf(scratch / "m.gguf", family);
+    const Decoder ours = Decoder::load(scratch / "m.gguf", at::kFloat, at::kCPU);
+    EXPECT_EQ(ours.config().window, load(family).config().window) << family;
+    const at::Tensor difference =
+        ours.forward(expected(family, "ids")) - expected(family, "logits");
+    EXPECT_LT(difference.abs().max().item<float>(), 1e-4f) << family;
+    const auto file = DecoderCheckpoint::open(scratch / "m.gguf"),
+               folder = DecoderCheckpoint::open(fixture(family));
+    EXPECT_TRUE(at::allclose(last_hidden(*file, {0, 1}, {5, 6, 7, 8}),
+                             last_hidden(*folder, {0, 1}, {5, 6, 7, 8}), 1e-4, 1e-4))
         << family;
   }
 }

@@ -67,6 +67,15 @@ class GgufKeys {
     return number;
   }
 
+  /// As size, but 0 says the same as no such key (phi3 files without a window hold it).
+  std::int64_t size_or_none(const std::string& name, std::int64_t maximum, std::int64_t absent) {
+    const GgufValue* value = file_.find(prefix_ + name);
+    if (value != nullptr && value->type != GgufValueType::kArray &&
+        file_.get_uint(prefix_ + name) == std::uint64_t{0})
+      return 0;
+    return size(name, maximum).value_or(absent);
+  }
+
   std::int64_t required(const std::string& name, std::int64_t maximum) {
     if (file_.find(prefix_ + name) == nullptr) {
       problems_.add(format("{}{} is missing", prefix_, name));
@@ -204,7 +213,13 @@ void read_windows(const GgufFile& file, GgufKeys& keys, ProblemList& problems, D
   const bool gemma2 = out.family == DecoderFamily::kGemma2,
              gemma3 = out.family == DecoderFamily::kGemma3;
   const std::int64_t window =
-      keys.size("attention.sliding_window", kMaxSize).value_or(gemma2 ? 4096 : 0);
+      keys.size_or_none("attention.sliding_window", kMaxSize, gemma2 ? 4096 : 0);
+  if (window > 0 && out.family == DecoderFamily::kOlmo2) {
+    throw Error(ErrorKind::kUnsupported, file.path().string(),
+                format("general.architecture is \"olmo2\" with {}attention.sliding_window: that is "
+                       "Olmo 3, which is not supported",
+                       keys.prefix()));
+  }
   out.window.assign(static_cast<std::size_t>(out.num_layers), window);
   if (!gemma2 && !gemma3) return;
   const std::string key = keys.prefix() + "attention.sliding_window_pattern";
@@ -293,6 +308,21 @@ std::int64_t gguf_window_period(DecoderFamily family) {
   return family == DecoderFamily::kGemma2 ? 2 : family == DecoderFamily::kGemma3 ? 6 : 0;
 }
 
+std::optional<std::int64_t> find_window_period(const std::vector<char>& windowed,
+                                               std::int64_t usual) {
+  const auto fits = [&](std::int64_t period) {
+    for (std::size_t i = 0; i < windowed.size(); ++i) {
+      const bool full = (static_cast<std::int64_t>(i) + 1) % period == 0;
+      if (full == (windowed[i] != 0)) return false;
+    }
+    return true;
+  };
+  if (usual > 0 && fits(usual)) return usual;
+  for (std::int64_t period = 1; period <= static_cast<std::int64_t>(windowed.size()) + 1; ++period)
+    if (fits(period)) return period;
+  return std::nullopt;
+}
+
 double gguf_attention_scale(const DecoderConfig& config) {
   // Of each family the model of 27 billion parameters, known by its number of layers, divides by
   // the width of a head of the residual stream.
@@ -311,6 +341,16 @@ std::string_view gguf_architecture(DecoderFamily family) {
 DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
   const std::string source = file.path().string();
   const std::string arch = file.architecture();
+  ProblemList problems(ErrorKind::kInput, source);
+  GgufKeys keys(file, problems);
+  // Before the list of architectures: the reason says more than a name (gemma3n, gemma4).
+  if (keys.size_or_none("attention.shared_kv_layers", kMaxSize, 0) > 0) {
+    throw Error(
+        ErrorKind::kUnsupported, source,
+        format("{}attention.shared_kv_layers is set: the last layers use keys and values of "
+               "earlier ones, which is not supported",
+               keys.prefix()));
+  }
   const auto known = std::find_if(kArchitectures.begin(), kArchitectures.end(),
                                   [&](const auto& entry) { return entry.name == arch; });
   if (known == kArchitectures.end()) {
@@ -324,8 +364,6 @@ DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
             : format("general.architecture is \"{}\", which is not a decoder we have", arch))
         .hint(format("supported: {} (mistral is llama)", names));
   }
-  ProblemList problems(ErrorKind::kInput, source);
-  GgufKeys keys(file, problems);
   DecoderConfig out;
   out.family = known->family;
   out.architecture = std::string(known->architecture);
@@ -336,13 +374,6 @@ DecoderConfig parse_gguf_decoder_config(const GgufFile& file) {
   }
   read_sizes(file, keys, problems, out);
   if (out.num_layers > 0 && out.num_heads > 0) read_arithmetic(keys, out);
-  if (keys.size("attention.shared_kv_layers", kMaxSize).value_or(0) > 0) {
-    throw Error(
-        ErrorKind::kUnsupported, source,
-        format("{}attention.shared_kv_layers is set: the last layers use keys and values of "
-               "earlier ones, which is not supported",
-               keys.prefix()));
-  }
   read_rope(file, keys, problems, out);
   if (const GgufTensor* embedding = file.find_tensor("token_embd.weight");
       embedding == nullptr || embedding->shape.size() != 2) {

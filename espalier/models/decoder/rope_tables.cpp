@@ -88,10 +88,10 @@ RopeFrequencies rope_frequencies(const DecoderConfig& config) {
 RopeTables rope_tables(const RopeFrequencies& frequencies, const at::Tensor& positions,
                        std::int64_t longest, at::ScalarType type, at::Device device) {
   c10::NoGradGuard no_grad;
-  const bool beyond = frequencies.beyond.defined() && longest > frequencies.limit;
   RopeTables out;
-  std::tie(out.cos, out.sin) = tables_of(beyond ? frequencies.beyond : frequencies.global,
-                                         positions, frequencies.table_scale, type, device);
+  std::tie(out.cos, out.sin) =
+      tables_of(frequencies.is_beyond(longest) ? frequencies.beyond : frequencies.global, positions,
+                frequencies.table_scale, type, device);
   if (frequencies.local.defined())
     std::tie(out.local_cos, out.local_sin) =
         tables_of(frequencies.local, positions, 1, type, device);

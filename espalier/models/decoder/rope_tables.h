@@ -17,6 +17,9 @@ struct RopeFrequencies {
   at::Tensor beyond;  // longrope: instead of `global` for sequences longer than `limit`
   std::int64_t limit = 0;
   double table_scale = 1;  // of cosines and sines
+
+  /// Whether a sequence of `tokens` takes `beyond`.
+  bool is_beyond(std::int64_t tokens) const { return beyond.defined() && tokens > limit; }
 };
 
 /// In the arithmetic of Hugging Face's reference so that tables agree bit for bit:
