@@ -2,6 +2,7 @@
 
 Every task reads a small file in its published layout, written here; lm-eval reads the same documents in the form its task
 descriptions expect (its own YAML, with the data set replaced by a local file; few-shot examples are its sampler `first_n`).
+Runs: 0-shot, 2-shot, prompts and pages longer than the model's context, a tokenizer with BOS, the same with BOS off.
 What is compared: each request's text and log-likelihood (1e-3), greedy flags, scores of each document, aggregated metrics
 and standard errors, groups, the keys of the results file. LAMBADA's perplexity error is bootstrapped there, which means little
 for a random model: ours is compared with the delta method on lm-eval's log-likelihoods.
@@ -15,6 +16,7 @@ import math
 import os
 import pathlib
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -266,17 +268,18 @@ def compare_result(ours, file, theirs, task, samples):
     check(set(theirs) == set(file), f"{task}: keys {sorted(file)} here, {sorted(theirs)} there")
 
 
-def compare(data, work, model, shots, names):
-    requested = ["piqa", "hellaswag", "openbookqa", "arc_easy", "arc_challenge", "winogrande", "mmlu", "cmmlu"]
-    if not shots:
-        requested += ["blimp", "xwinograd", "lambada_openai", "wikitext"]
+GROUPS = ("mmlu", "cmmlu", "blimp", "xwinograd")
+
+
+def compare(data, work, model, names, shots=0, limit=None, theirs_with=None, ours_with=(), bos=False):
+    requested = list(dict.fromkeys(next((g for g in GROUPS if name.startswith(g)), name) for name in names))
     tasks = {name: their_task(data, name, shots) for name in names}
     groups = {k: v for k, v in their_groups(tasks).items() if len(v) > 0}
-    lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=1)
-    theirs = evaluator.evaluate(lm, {"tasks": tasks, "groups": groups}, bootstrap_iters=100, limit=4 if shots else None)
-    samples, file = work / f"samples{shots}.jsonl", work / f"lm-eval{shots}.json"
+    lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=1, **(theirs_with or {}))
+    theirs = evaluator.evaluate(lm, {"tasks": tasks, "groups": groups}, bootstrap_iters=100, limit=limit)
+    samples, file = work / "samples.jsonl", work / "lm-eval.json"
     ours = espalier("eval", model, "--task", ",".join(requested), "--data", data.ours, "--num-fewshot", shots, "--samples", samples,
-                    "--lm-eval-json", file, "--log-level", "error", *(["--limit", 4] if shots else []))
+                    "--lm-eval-json", file, "--log-level", "error", *(["--limit", limit] if limit else []), *ours_with)
     written = json.loads(file.read_text())
     lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
     for name in tasks:
@@ -288,12 +291,29 @@ def compare(data, work, model, shots, names):
     for name, expected in theirs["results"].items():
         compare_result(ours["results"][name], written["results"][name], expected, name, theirs["samples"].get(name))
     check(set(written["groups"]) == set(theirs["groups"]), "groups of the results file")
+    check(ours["config"]["add_bos"] == bos, f"add_bos is {ours['config']['add_bos']}, expected {bos}")
     for part in ("n-shot", "n-samples", "higher_is_better"):
         for name, expected in theirs[part].items():
             if name in tasks:
                 check(written[part][name] == expected, f"{part} of {name}: {written[part][name]} here, {expected} there")
     for name in tasks:
         check(float(written["versions"][name]) == float(theirs["versions"][name]), f"version of {name}")
+
+
+def with_bos(model, folder):
+    """The same model with a tokenizer that puts BOS in front."""
+    shutil.copytree(model, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    token = config["bos_token"] if isinstance(config["bos_token"], str) else config["bos_token"]["content"]
+    number = next(t["id"] for t in tokenizer["added_tokens"] if t["content"] == token)
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
+    return folder
 
 
 def main():
@@ -307,9 +327,16 @@ def main():
         data.write()
         model = work / "model"
         subprocess.run([TINY, model, "--layers", "3", "--context", "2048", "--seed", "4"], check=True, stdout=subprocess.DEVNULL)
-        compare(data, work, model, 0, list(data.files))
+        names = list(data.files)
+        compare(data, work, model, names)
         zero_shot_only = ("blimp", "xwinograd", "lambada", "wikitext")
-        compare(data, work, model, 2, [name for name in data.files if not name.startswith(zero_shot_only)])
+        compare(data, work, model, [name for name in names if not name.startswith(zero_shot_only)], shots=2, limit=4)
+        # Prompts that lose their beginning, pages of many windows; BOS where the tokenizer would put none.
+        some = [name for name in names if name.startswith(("piqa", "hellaswag", "winogrande", "mmlu", "lambada", "blimp", "wikitext"))]
+        compare(data, work, model, some, theirs_with={"max_length": 80}, ours_with=["--max-length", 80])
+        bos_model = with_bos(model, work / "bos")
+        compare(data, work, bos_model, some, bos=True)
+        compare(data, work, bos_model, some, theirs_with={"add_bos_token": False}, ours_with=["--add-bos", "off"])
     print(f"eval: {checks()} comparisons equal")
 
 
