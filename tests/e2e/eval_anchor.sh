@@ -19,7 +19,13 @@ export OMP_WAIT_POLICY=passive
   --progress none --json > "$scratch/eval.json"
 failed=0
 for pair in '"acc": 0.64,' '"acc_norm": 0.655,' '"n": 200'; do
-  grep -qF "$pair" "$scratch/eval.json" && echo "ok    $pair" || { echo "WRONG expected $pair in:"; grep -A8 '"piqa"' "$scratch/eval.json"; failed=1; }
+  if grep -qF "$pair" "$scratch/eval.json"; then
+    echo "ok    $pair"
+  else
+    echo "WRONG expected $pair in:"
+    grep -A8 '"piqa"' "$scratch/eval.json"
+    failed=1
+  fi
 done
 [ "$(wc -l < "$scratch/samples.jsonl")" = 200 ] || { echo "WRONG $(wc -l < "$scratch/samples.jsonl") samples, expected 200"; failed=1; }
 exit $failed

@@ -79,10 +79,10 @@ class ScoreTable {
     for (const Row& row : rows_) {
       for (std::size_t i = 0; i < row.metrics.size(); ++i) {
         const MetricValue& value = row.metrics[i];
-        text += format("{:<{}}  {:<15}  {:>10.4f}  {:>8}  {:>7}\n", i == 0 ? row.name : "", width,
+        text += format("{:<{}}  {:<15}  {:>10.4f}  {:>8}", i == 0 ? row.name : "", width,
                        metric_name(value.metric), value.value,
-                       value.error ? format("{:.4f}", *value.error) : std::string("-"),
-                       i == 0 ? format_count(row.n) : "");
+                       value.error ? format("{:.4f}", *value.error) : std::string("-"));
+        text += i == 0 ? format("  {:>7}\n", format_count(row.n)) : std::string("\n");
       }
     }
     return text;
