@@ -3,6 +3,7 @@
 #include "espalier/eval/choice_task.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "espalier/base/error.h"
@@ -161,11 +162,20 @@ std::vector<TextPair> text_pairs(const LoadedTask& loaded, const EvalDoc& doc) {
 
 namespace {
 
-std::vector<LikelihoodRequest> make_requests(const LoadedTask& loaded, const PairEncoder& encoder) {
+std::vector<LikelihoodRequest> make_requests(const LoadedTask& loaded, const PairEncoder& encoder,
+                                             std::int64_t max_length) {
   std::vector<LikelihoodRequest> requests;
   for (const EvalDoc& doc : loaded.docs) {
-    for (const TextPair& pair : text_pairs(loaded, doc))
+    for (const TextPair& pair : text_pairs(loaded, doc)) {
       requests.push_back(encoder.encode(pair.context, pair.continuation, doc.where));
+      const std::size_t length = requests.back().continuation.size();
+      if (length > static_cast<std::size_t>(max_length)) {
+        throw Error(
+            ErrorKind::kInput, doc.where,
+            format("an answer of {} tokens does not fit into prompts of {}", length, max_length))
+            .hint(format("--max-length {}", length + 1));
+      }
+    }
   }
   return requests;
 }
@@ -199,8 +209,8 @@ std::vector<DocAnswer> answer_docs(const Decoder& model, const LoadedTask& loade
                                    LikelihoodStats* stats) {
   if (loaded.task->kind == TaskKind::kPage)
     return answer_pages(model, loaded, encoder, options, reporter, stop, stats);
-  const std::vector<Likelihood> values =
-      log_likelihoods(model, make_requests(loaded, encoder), options, reporter, stop, stats);
+  const std::vector<Likelihood> values = log_likelihoods(
+      model, make_requests(loaded, encoder, options.max_length), options, reporter, stop, stats);
   std::vector<DocAnswer> answers;
   std::size_t next = 0;
   for (const EvalDoc& doc : loaded.docs) {
@@ -248,7 +258,8 @@ std::int64_t count_tokens(const LoadedTasks& loaded, const PairEncoder& encoder)
       for (const auto& page : make_pages(task, encoder))
         tokens += static_cast<std::int64_t>(page.size());
     } else {
-      for (const LikelihoodRequest& request : make_requests(task, encoder))
+      for (const LikelihoodRequest& request :
+           make_requests(task, encoder, std::numeric_limits<std::int64_t>::max()))
         tokens += static_cast<std::int64_t>(request.context.size() + request.continuation.size());
     }
   }

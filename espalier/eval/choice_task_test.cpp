@@ -138,6 +138,22 @@ TEST_F(ChoiceTaskTest, ScoresAreThoseOfTheirRequests) {
                    (scores.tasks[0].metrics[0].value + scores.tasks[1].metrics[0].value) / 2);
 }
 
+TEST_F(ChoiceTaskTest, AnAnswerThatCannotFitNamesItsRow) {
+  write_blimp();
+  const Decoder model = random_decoder(tiny_config());
+  const Tokenizer words = tokenizer();
+  const LoadedTasks loaded = load({"blimp_wh_island"});
+  try {
+    score_tasks(model, loaded, PairEncoder(words, std::nullopt), {.max_length = 3},
+                silent_reporter());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInput);
+    EXPECT_TRUE(error.subject().ends_with("wh_island.jsonl:1")) << error.to_string();
+    EXPECT_EQ(error.hint_text(), "--max-length 5");
+  }
+}
+
 TEST_F(ChoiceTaskTest, FilesHaveLmEvalsFields) {
   write_blimp();
   folder_.write("wiki.test.raw", "a b c\n");
