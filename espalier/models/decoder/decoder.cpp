@@ -126,25 +126,25 @@ AttentionContext Decoder::context(std::int64_t tokens, std::int64_t start) const
 }
 
 AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& lengths) const {
-  AttentionContext out;
-  out.row_starts.push_back(0);
-  std::vector<at::Tensor> positions;
-  for (const std::int64_t length : lengths) {
-    ESPALIER_ASSERT(length > 0);
-    positions.push_back(at::arange(length, at::kLong));
-    out.row_starts.push_back(out.row_starts.back() + length);
-  }
-  ESPALIER_ASSERT(!lengths.empty());
-  out.rope = rope_tables(rope_, at::cat(positions),
-                         *std::max_element(lengths.begin(), lengths.end()), type_, device_);
+  std::vector<PackedRow> rows;
+  for (const std::int64_t length : lengths) rows.push_back({length});
+  AttentionContext out = packed_context(rows);
+  out.row_prefixes.clear();
   return out;
 }
 
 AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) const {
+  ESPALIER_ASSERT(!rows.empty());
   AttentionContext out;
   out.row_starts.push_back(0);
+  std::vector<RopeTables> tables;
   std::vector<at::Tensor> positions;
-  std::int64_t longest = 0;
+  std::int64_t previous = 0;  // tokens of the previous row's sequence
+  // One table for neighbours that take the same factors, which are usually all rows.
+  const auto finish = [&] {
+    tables.push_back(rope_tables(rope_, at::cat(positions), previous, type_, device_));
+    positions.clear();
+  };
   for (const PackedRow& row : rows) {
     std::int64_t start = 0;
     if (row.prefix >= 0) {
@@ -155,12 +155,15 @@ AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) con
       start = prefix.length;
     }
     ESPALIER_ASSERT(row.length > 0);
-    positions.push_back(at::arange(start, start + row.length, at::kLong));
-    longest = std::max(longest, start + row.length);
+    const std::int64_t end = start + row.length;
+    if (!positions.empty() && !shares_prefixes(previous, end)) finish();
+    positions.push_back(at::arange(start, end, at::kLong));
+    previous = end;
     out.row_starts.push_back(out.row_starts.back() + row.length);
     out.row_prefixes.push_back(row.prefix);
   }
-  out.rope = rope_tables(rope_, at::cat(positions), longest, type_, device_);
+  finish();
+  out.rope = join_tables(tables);
   return out;
 }
 

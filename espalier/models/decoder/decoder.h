@@ -131,7 +131,7 @@ class Decoder {
   /// past the original context keep the short ones.
   AttentionContext context(std::int64_t tokens, std::int64_t start = 0) const;
   /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
-  /// restart at 0, no row sees another.
+  /// restart at 0, no row sees another. longrope chooses by each row's own length.
   AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;
   /// The same for rows that share prefixes.
   AttentionContext packed_context(const std::vector<PackedRow>& rows) const;

@@ -98,4 +98,15 @@ RopeTables rope_tables(const RopeFrequencies& frequencies, const at::Tensor& pos
   return out;
 }
 
+RopeTables join_tables(const std::vector<RopeTables>& tables) {
+  if (tables.size() == 1) return tables[0];
+  const auto join = [&](at::Tensor RopeTables::*part) {
+    std::vector<at::Tensor> parts;
+    for (const RopeTables& t : tables) parts.push_back(t.*part);
+    return parts[0].defined() ? at::cat(parts) : at::Tensor();
+  };
+  return {join(&RopeTables::cos), join(&RopeTables::sin), join(&RopeTables::local_cos),
+          join(&RopeTables::local_sin)};
+}
+
 }  // namespace espalier

@@ -31,5 +31,7 @@ struct RopeTables {
 /// sequence so far (longrope chooses its factors by it).
 RopeTables rope_tables(const RopeFrequencies& frequencies, const at::Tensor& positions,
                        std::int64_t longest, at::ScalarType type, at::Device device);
+/// The rows of all of them, in order.
+RopeTables join_tables(const std::vector<RopeTables>& tables);
 
 }  // namespace espalier
