@@ -1,5 +1,6 @@
 // Requests with equal contexts become groups; groups become passes within the token budget; a pass
-// is one forward and one head over the rows that predict a continuation's token.
+// is one forward and one head over the rows that predict a continuation's token. Packed rows on the
+// CPU, where filler costs as much as text; rectangles on CUDA, where calls cost more than filler.
 #include "espalier/eval/likelihood.h"
 
 #include <algorithm>
@@ -20,7 +21,9 @@ namespace espalier {
 namespace {
 
 /// Products give a row the same bits from this many rows on (matmul.h).
-constexpr std::int64_t kFewestRows = 8;
+constexpr std::size_t kFewestRows = 8;
+/// Rows of a call of linear_nll where shapes are fixed: its own chunks have as many.
+constexpr std::size_t kHeadRows = 512;
 
 using Tokens = std::span<const TokenId>;
 
@@ -30,8 +33,17 @@ struct Group {
   std::vector<std::size_t> requests;
   std::int64_t longest = 0;  // sequence that is run, context included
   std::int64_t tokens = 0;   // that a pass runs for it
-  bool shared = false;       // the context is a row of its own; else there is one request
+  bool shared = false;       // the context is a row of its own; else there is one row for all
 };
+
+/// What is run of a continuation: its last token is only predicted.
+Tokens inputs_of(const LikelihoodRequest& request) {
+  return Tokens(request.continuation).first(request.continuation.size() - 1);
+}
+
+bool takes_rectangles(const Decoder& model, const LikelihoodOptions& options) {
+  return options.rectangles || !model.device().is_cpu();
+}
 
 /// One forward pass in the making: rows of tokens and, for each predicted token, the place in
 /// them that predicts it.
@@ -97,22 +109,26 @@ std::vector<Group> group_by_context(const Decoder& model,
         static_cast<std::int64_t>(context.size() + requests[i].continuation.size()) - 1;
     by_context[context].push_back(i);
   }
+  const bool packed = !takes_rectangles(model, options);
   std::vector<Group> groups;
   for (const auto& [context, members] : by_context) {
     const auto length = static_cast<std::int64_t>(context.size());
     bool open = false;  // whether the last group takes more continuations
     for (const std::size_t i : members) {
-      // The continuation's last token is only predicted.
-      const auto inputs = static_cast<std::int64_t>(requests[i].continuation.size()) - 1;
+      const Tokens more = inputs_of(requests[i]);
+      const auto inputs = static_cast<std::int64_t>(more.size());
       // Also when it is alone: a result must not depend on which other requests there are.
-      const bool shared = model.device().is_cpu() && model.shares_prefixes(length, length + inputs);
-      if (!open || !shared || groups.back().tokens + inputs > options.batch_tokens)
-        groups.push_back({context, {}, 0, length, shared});
+      const bool shared = packed && model.shares_prefixes(length, length + inputs);
+      const bool joins =
+          open && options.share &&
+          (shared ? groups.back().shared && groups.back().tokens + inputs <= options.batch_tokens
+                  : std::ranges::equal(more, inputs_of(requests[groups.back().requests.front()])));
+      if (!joins) groups.push_back({context, {}, 0, length, shared});
       Group& group = groups.back();
       group.requests.push_back(i);
       group.longest = std::max(group.longest, length + inputs);
-      group.tokens += inputs;
-      open = shared;
+      if (shared || !joins) group.tokens += inputs;
+      open = true;
     }
   }
   // Longest first: what does not fit into memory fails at once, and rectangles waste little.
@@ -123,11 +139,11 @@ std::vector<Group> group_by_context(const Decoder& model,
 
 void append(const Group& group, std::span<const LikelihoodRequest> requests, Pass& pass) {
   if (!group.shared) {
-    const Tokens continuation = requests[group.requests.front()].continuation;
     const std::int64_t first =
-        pass.append_row({group.context, continuation.first(continuation.size() - 1)}, -1) +
+        pass.append_row({group.context, inputs_of(requests[group.requests.front()])}, -1) +
         static_cast<std::int64_t>(group.context.size()) - 1;
-    pass.predict(group.requests.front(), continuation, first, first + 1);
+    for (const std::size_t request : group.requests)
+      pass.predict(request, requests[request].continuation, first, first + 1);
     return;
   }
   const auto prefix = static_cast<std::int64_t>(pass.rows.size());
@@ -136,11 +152,18 @@ void append(const Group& group, std::span<const LikelihoodRequest> requests, Pas
   for (const std::size_t request : group.requests) {
     const Tokens continuation = requests[request].continuation;
     std::int64_t rest = 0;
-    if (continuation.size() > 1)
-      rest = pass.append_row({continuation.first(continuation.size() - 1)}, prefix);
+    if (continuation.size() > 1) rest = pass.append_row({inputs_of(requests[request])}, prefix);
     pass.predict(request, continuation, first, rest);
   }
 }
+
+/// How the rows of a pass lie: packed, or a rectangle when it has a width.
+struct Shape {
+  std::int64_t width = 0, height = 0;
+  std::int64_t tokens(const Pass& pass) const {
+    return width == 0 ? static_cast<std::int64_t>(pass.ids.size()) : width * height;
+  }
+};
 
 at::Tensor as_tensor(const std::vector<std::int64_t>& values) {
   at::Tensor out = at::empty({static_cast<std::int64_t>(values.size())}, at::kLong);
@@ -149,38 +172,39 @@ at::Tensor as_tensor(const std::vector<std::int64_t>& values) {
 }
 
 /// States before the final norm of all rows, one behind the other [total, d].
-at::Tensor run_rows(const Decoder& model, Pass& pass) {
-  if (model.device().is_cpu()) {
-    if (const auto missing = kFewestRows - static_cast<std::int64_t>(pass.ids.size());
-        missing > 0) {
-      pass.ids.resize(static_cast<std::size_t>(kFewestRows), 0);
-      pass.rows.push_back({missing, -1});
-    }
-    const at::Tensor h = model.run_layers(model.embed(as_tensor(pass.ids).unsqueeze(0)), 0,
-                                          model.num_layers(), model.packed_context(pass.rows));
-    return h[0];
+at::Tensor run_pack(const Decoder& model, Pass& pass) {
+  if (pass.ids.size() < kFewestRows) {
+    pass.rows.push_back({static_cast<std::int64_t>(kFewestRows - pass.ids.size()), -1});
+    pass.ids.resize(kFewestRows, 0);
   }
-  std::int64_t width = 0, row = 0, from = 0;
-  for (const PackedRow& r : pass.rows) width = std::max(width, r.length);
-  const at::Tensor ids = at::zeros({static_cast<std::int64_t>(pass.rows.size()), width}, at::kLong);
+  return model.run_layers(model.embed(as_tensor(pass.ids).unsqueeze(0)), 0, model.num_layers(),
+                          model.packed_context(pass.rows))[0];
+}
+
+/// The same [height * width, d] for rows padded on the right, which changes nothing for causal
+/// attention, and below; moves the places there.
+at::Tensor run_rectangle(const Decoder& model, Pass& pass, const Shape& shape) {
+  const at::Tensor ids = at::zeros({shape.height, shape.width}, at::kLong);
   const at::Tensor flat = as_tensor(pass.ids);
+  std::int64_t row = 0, from = 0;
   std::vector<std::int64_t> shift;  // of each token's place by the padding before it
   for (const PackedRow& r : pass.rows) {
     ids[row].narrow(0, 0, r.length).copy_(flat.narrow(0, from, r.length));
-    shift.insert(shift.end(), static_cast<std::size_t>(r.length), row * width - from);
+    shift.insert(shift.end(), static_cast<std::size_t>(r.length), row * shape.width - from);
     from += r.length;
     ++row;
   }
   for (std::int64_t& place : pass.places) place += shift[static_cast<std::size_t>(place)];
   const at::Tensor h = model.run_layers(model.embed(ids.to(model.device())), 0, model.num_layers(),
-                                        model.context(width));
-  return h.reshape({-1, h.size(-1)});
+                                        model.context(shape.width));
+  return h.flatten(0, 1);
 }
 
-void score(const Decoder& model, Pass& pass, std::vector<Likelihood>& results) {
-  const at::Tensor h = run_rows(model, pass);
+void score(const Decoder& model, Pass& pass, const Shape& shape, bool fixed,
+           std::vector<Likelihood>& results) {
+  const at::Tensor h = shape.width == 0 ? run_pack(model, pass) : run_rectangle(model, pass, shape);
   const std::size_t predicted = pass.places.size();
-  while (static_cast<std::int64_t>(pass.places.size()) < kFewestRows) {
+  while (pass.places.size() < kFewestRows || (fixed && pass.places.size() % kHeadRows != 0)) {
     pass.places.push_back(pass.places.front());
     pass.targets.push_back(pass.targets.front());
   }
@@ -212,20 +236,54 @@ void score(const Decoder& model, Pass& pass, std::vector<Likelihood>& results) {
   ESPALIER_ASSERT(static_cast<std::size_t>(at) == predicted);
 }
 
-/// Index of the first group after those that share a pass with `first`.
-std::size_t pass_end(const std::vector<Group>& groups, std::size_t first, std::int64_t budget,
-                     bool rectangles) {
-  const std::int64_t width = groups[first].tokens;  // of whole rows: the longest comes first
-  std::int64_t total = 0;
-  std::size_t last = first;
-  while (last < groups.size()) {
-    const std::int64_t tokens = rectangles ? width : groups[last].tokens;
-    if (last > first && total + tokens > budget) break;
-    total += tokens;
-    ++last;
+/// Which groups share passes, and how.
+class Passes {
+ public:
+  Passes(const Decoder& model, const LikelihoodOptions& options)
+      : model_(model),
+        rectangles_(takes_rectangles(model, options)),
+        fixed_(rectangles_ && options.batch_invariant),
+        budget_(options.batch_tokens) {}
+
+  /// Whether a row's shape follows from its own length.
+  bool fixed() const { return fixed_; }
+
+  /// Index of the first group after those that share a pass with `first`.
+  std::size_t end(const std::vector<Group>& groups, std::size_t first) const {
+    const std::int64_t width = width_of(groups[first]);
+    std::int64_t total = 0;
+    std::size_t last = first;
+    for (; last < groups.size(); ++last) {
+      const Group& group = groups[last];
+      total += rectangles_ ? width : group.tokens;
+      if (last == first) continue;
+      if (total > budget_ || (fixed_ && width_of(group) != width)) break;
+      // Filler must not carry a row over a limit that its rotary factors depend on.
+      if (rectangles_ && !model_.shares_prefixes(group.tokens, width)) break;
+    }
+    return last;
   }
-  return last;
-}
+
+  /// Of `rows` groups that begin with `first`.
+  Shape shape(const Group& first, std::size_t rows) const {
+    if (!rectangles_) return {};
+    const std::int64_t width = width_of(first);
+    return {width,
+            fixed_ ? std::max<std::int64_t>(1, budget_ / width) : static_cast<std::int64_t>(rows)};
+  }
+
+ private:
+  std::int64_t width_of(const Group& group) const {
+    if (!fixed_) return group.tokens;
+    const std::int64_t step = group.tokens <= 256 ? 16 : 64;
+    const std::int64_t width = (group.tokens + step - 1) / step * step;
+    return model_.shares_prefixes(group.tokens, width) ? width : group.tokens;
+  }
+
+  const Decoder& model_;
+  bool rectangles_, fixed_;
+  std::int64_t budget_;
+};
 
 }  // namespace
 
@@ -238,18 +296,19 @@ std::vector<Likelihood> log_likelihoods(const Decoder& model,
   LikelihoodStats counted;
   check_requests(requests, options.max_length, model.config().vocab_size);
   const std::vector<Group> groups = group_by_context(model, requests, options, counted);
+  const Passes passes(model, options);
   std::vector<Likelihood> results(requests.size());
   const auto phase =
       reporter.phase("log-likelihoods", static_cast<std::int64_t>(requests.size()), "requests");
   std::int64_t done = 0;
   for (std::size_t first = 0; first < groups.size();) {
     if (stop.stop_requested()) throw Interrupted{};
-    const std::size_t last =
-        pass_end(groups, first, options.batch_tokens, !model.device().is_cpu());
+    const std::size_t last = passes.end(groups, first);
+    const Shape shape = passes.shape(groups[first], last - first);
     Pass pass;
     for (; first < last; ++first) append(groups[first], requests, pass);
-    counted.forward_tokens += static_cast<std::int64_t>(pass.ids.size());
-    score(model, pass, results);
+    counted.forward_tokens += shape.tokens(pass);
+    score(model, pass, shape, passes.fixed(), results);
     done += static_cast<std::int64_t>(pass.counts.size());
     phase->update(done);
   }

@@ -26,12 +26,17 @@ struct LikelihoodOptions {
   /// Tokens that a forward pass may see; of longer ones the last max_length are taken.
   std::int64_t max_length = 2048;
   std::int64_t batch_tokens = 2048;  // per forward pass, at least one request
+  /// CUDA only, on the CPU it always holds: passes of shapes that follow from a request's own
+  /// length, filled up with padding.
+  bool batch_invariant = true;
+  bool share = true;        // off: every request runs by itself
+  bool rectangles = false;  // on the CPU too; a CUDA device knows nothing else
 };
 
 struct LikelihoodStats {
   double seconds = 0;
   std::int64_t request_tokens = 0;  // what one pass per request would run
-  std::int64_t forward_tokens = 0;  // what ran: equal contexts run once
+  std::int64_t forward_tokens = 0;  // what ran, padding included: equal contexts run once
   std::int64_t truncated = 0;       // requests whose context was cut on the left
 };
 
@@ -39,9 +44,12 @@ struct LikelihoodStats {
 ///
 /// On the CPU equal contexts run once and their continuations go on from them; rows are packed,
 /// longest first, up to batch_tokens, and a result does not depend on which requests share its pass
-/// (bit-equal, tested). On a CUDA device whole rows are padded on the right to rectangles, whose
-/// shape the results then depend on in the last bits. The head runs on continuations only, its
-/// softmax in float32. Works on streamed models, which read their weights once per pass.
+/// (bit-equal, tested). On a CUDA device equal rows (answers of one token) run once, and rows are
+/// padded on the right to rectangles. Products choose their kernels by shape there, so results
+/// depend on it in the last bits; with batch_invariant the shape follows from a row's own length
+/// and batch_tokens. That costs padding: rows to multiples of 16 tokens (64 beyond 256), the last
+/// pass of each width to its full height. The head runs on continuations only, its softmax in
+/// float32. Works on streamed models, which read their weights once per pass.
 ///
 /// Throws Error(kInput) for a continuation longer than max_length, for token ids outside the
 /// vocabulary and for likelihoods that are not finite (naming the request); after a stop request:

@@ -70,17 +70,51 @@ std::vector<Likelihood> run(const Decoder& model, const std::vector<LikelihoodRe
   return log_likelihoods(model, requests, options, silent_reporter(), never_stop(), stats);
 }
 
+/// Layers with and without a window and rope; scores capped when softcap > 0, as gemma2's.
+DecoderConfig windowed_config(double softcap) {
+  DecoderConfig config = tiny_config();
+  config.window = {0, 7, 0, 12};
+  config.use_rope = {1, 1, 0, 1};
+  config.attention_softcap = softcap;
+  config.final_softcap = softcap;
+  return config;
+}
+
+/// phi3's: sequences of more than 16 tokens take other rotary factors.
+DecoderConfig longrope_config() {
+  DecoderConfig config = tiny_config();
+  config.rope_scaling.kind = RopeScaling::Kind::kLongrope;
+  config.rope_scaling.original_context = 16;
+  config.rope_scaling.short_factors.assign(8, 1.0);
+  config.rope_scaling.long_factors.assign(8, 4.0);
+  config.rope_scaling.attention_factor = 1.2;
+  return config;
+}
+
+std::vector<DecoderConfig> configs() {
+  return {tiny_config(), windowed_config(0), windowed_config(20), longrope_config()};
+}
+
 TEST(Likelihood, EqualsOneRequestAtATime) {
-  const Decoder model = random_decoder(tiny_config());
-  const std::vector<LikelihoodRequest> requests = items(1, 40);
-  const std::vector<Likelihood> found = run(model, requests, {.batch_tokens = 100});
-  ASSERT_EQ(found.size(), requests.size());
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    const Expected expected = oracle(model, requests[i], 2048);
-    EXPECT_NEAR(found[i].log_likelihood, expected.log_likelihood,
-                1e-5 * std::abs(expected.log_likelihood))
-        << i;
-    EXPECT_EQ(found[i].greedy, expected.greedy) << i;
+  const std::vector<LikelihoodRequest> requests = items(1, 25);
+  for (const DecoderConfig& config : configs()) {
+    const Decoder model = random_decoder(config);
+    std::vector<Expected> expected;
+    for (const LikelihoodRequest& request : requests)
+      expected.push_back(oracle(model, request, 2048));
+    for (const LikelihoodOptions& options :
+         {LikelihoodOptions{.batch_tokens = 100},
+          {.batch_tokens = 100, .rectangles = true},
+          {.batch_tokens = 100, .batch_invariant = false, .rectangles = true}}) {
+      const std::vector<Likelihood> found = run(model, requests, options);
+      ASSERT_EQ(found.size(), requests.size());
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        EXPECT_NEAR(found[i].log_likelihood, expected[i].log_likelihood,
+                    1e-5 * std::abs(expected[i].log_likelihood))
+            << i;
+        EXPECT_EQ(found[i].greedy, expected[i].greedy) << i;
+      }
+    }
   }
 }
 
@@ -105,25 +139,61 @@ TEST(Likelihood, GreedyContinuationsAreSeen) {
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i].greedy, i % 2 == 0) << i;
 }
 
+/// Requests in another order, some without their neighbours.
+void expect_bits_in_any_company(const Decoder& model,
+                                const std::vector<LikelihoodRequest>& requests,
+                                const std::vector<Likelihood>& expected,
+                                const LikelihoodOptions& options) {
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < requests.size() * 2 / 3; ++i)
+    order.push_back((i * 7 + 3) % requests.size());
+  std::vector<LikelihoodRequest> some;
+  for (const std::size_t i : order) some.push_back(requests[i]);
+  const std::vector<Likelihood> found = run(model, some, options);
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    ASSERT_EQ(found[i].log_likelihood, expected[order[i]].log_likelihood)
+        << "batch " << options.batch_tokens << ", request " << order[i];
+  }
+}
+
 TEST(Likelihood, AnyOrderBatchAndCompanyGiveTheSameBits) {
-  const Decoder model = random_decoder(tiny_config());
-  const std::vector<LikelihoodRequest> requests = items(2, 30);
-  const std::vector<Likelihood> expected = run(model, requests);
-  for (const std::int64_t batch : {1, 37, 5000}) {
-    std::vector<std::size_t> order(requests.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = (i * 7 + 3) % order.size();
-    std::ranges::sort(order);
-    order.erase(std::unique(order.begin(), order.end()), order.end());
-    std::ranges::reverse(order);
-    order.resize(order.size() * 2 / 3);  // some choices lose their neighbours
-    std::vector<LikelihoodRequest> some;
-    for (const std::size_t i : order) some.push_back(requests[i]);
-    const std::vector<Likelihood> found = run(model, some, {.batch_tokens = batch});
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      EXPECT_EQ(found[i].log_likelihood, expected[order[i]].log_likelihood)
-          << "batch " << batch << ", request " << order[i];
+  const std::vector<LikelihoodRequest> requests = items(2, 20);
+  for (const DecoderConfig& config : configs()) {
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      const Decoder model = random_decoder(config, type);
+      const std::vector<Likelihood> expected = run(model, requests);
+      for (const std::int64_t batch : {1, 37, 5000})
+        expect_bits_in_any_company(model, requests, expected, {.batch_tokens = batch});
+      expect_bits_in_any_company(model, requests, expected, {.share = false});
     }
   }
+}
+
+TEST(Likelihood, RectanglesOfFixedShapesGiveTheSameBits) {
+  const std::vector<LikelihoodRequest> requests = items(2, 20);
+  for (const DecoderConfig& config : configs()) {
+    const Decoder model = random_decoder(config);
+    const LikelihoodOptions options{.batch_tokens = 150, .rectangles = true};
+    expect_bits_in_any_company(model, requests, run(model, requests, options), options);
+  }
+}
+
+TEST(Likelihood, RectanglesAreFilledUp) {
+  const Decoder model = random_decoder(tiny_config(1));
+  RandomStream stream(6, "widths");
+  const std::vector<TokenId> context = random_tokens(stream, 20);
+  // Letters share a row of 20 tokens, another has 20 + 9, a third 20 + 14.
+  const std::vector<LikelihoodRequest> requests{{context, {1}},
+                                                {context, {2}},
+                                                {context, random_tokens(stream, 10)},
+                                                {context, random_tokens(stream, 15)}};
+  LikelihoodStats stats;
+  LikelihoodOptions options{.batch_tokens = 100, .rectangles = true};
+  run(model, requests, options, &stats);
+  EXPECT_EQ(stats.forward_tokens, 2 * 48 + 3 * 32);
+  options.batch_invariant = false;
+  run(model, requests, options, &stats);
+  EXPECT_EQ(stats.forward_tokens, 2 * 34 + 20);
 }
 
 TEST(Likelihood, EqualContextsRunOnce) {
@@ -136,6 +206,9 @@ TEST(Likelihood, EqualContextsRunOnce) {
   LikelihoodStats stats;
   run(model, requests, {}, &stats);
   EXPECT_EQ(stats.forward_tokens, 50 + 4);
+  const std::int64_t together = stats.request_tokens;
+  run(model, requests, {.share = false}, &stats);
+  EXPECT_EQ(stats.forward_tokens, together);
   EXPECT_EQ(stats.request_tokens, 4 * 50 + 54);
   EXPECT_EQ(stats.truncated, 0);
 }

@@ -1,4 +1,5 @@
-// Fuzz target: tables of JSON, plain and compressed. Only Error may escape, and rows end.
+// Fuzz target: tables of JSON and of separated values, plain and compressed. Only Error may escape,
+// and rows end.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/io/csv.h"
 #include "espalier/io/jsonl.h"
 
 namespace {
@@ -28,6 +30,19 @@ std::string memory_file(const std::uint8_t* data, std::size_t size) {
 
 std::vector<std::uint8_t> bytes(std::string_view text) { return {text.begin(), text.end()}; }
 
+template <class Open>
+void read_all(Open&& open) {
+  try {
+    const auto table = open();
+    espalier::TableValue row;
+    while (table->next(row)) {
+      if (row.fields() == nullptr || table->where().empty()) __builtin_trap();
+    }
+    if (table->next(row)) __builtin_trap();
+  } catch (const espalier::Error&) {
+  }
+}
+
 }  // namespace
 
 /// Where the driver starts from; small enough that it cuts them at every byte.
@@ -39,6 +54,7 @@ extern "C" void espalier_fuzz_seeds(std::vector<std::vector<std::uint8_t>>& seed
       "{\"text\": \"a\\u00e9\", \"n\": [1, -2.5e3, true, null]}\n\n{\"m\": {\"k\": [{}]}}\r\n";
   seeds.push_back(bytes(kLines));
   seeds.push_back(bytes("\xEF\xBB\xBF [{\"a\": \"]}\\\"\"}, {\"b\": [[1], {}]}\n]"));
+  seeds.push_back(bytes("a,b\n\"x, \"\"y\"\"\n\",2\r\n\n3,\"\"\n"));
   std::string packed(ZSTD_compressBound(kLines.size()), '\0');
   packed.resize(ZSTD_compress(packed.data(), packed.size(), kLines.data(), kLines.size(), 1));
   seeds.push_back(bytes(packed));
@@ -51,14 +67,8 @@ extern "C" void espalier_fuzz_seeds(std::vector<std::vector<std::uint8_t>>& seed
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
-  try {
-    const auto table = espalier::open_jsonl(memory_file(data, size), kMaxRow);
-    espalier::TableValue row;
-    while (table->next(row)) {
-      if (row.fields() == nullptr || table->where().empty()) __builtin_trap();
-    }
-    if (table->next(row)) __builtin_trap();
-  } catch (const espalier::Error&) {
-  }
+  const std::string file = memory_file(data, size);
+  read_all([&] { return espalier::open_jsonl(file, kMaxRow); });
+  read_all([&] { return espalier::open_csv(file, {.max_row_bytes = kMaxRow}); });
   return 0;
 }

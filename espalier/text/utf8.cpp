@@ -130,4 +130,8 @@ void append_lowercase(std::string& out, char32_t code) {
   utf8_append(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
 }
 
+void append_titlecase(std::string& out, char32_t code) {
+  utf8_append(out, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(code))));
+}
+
 }  // namespace espalier::text

@@ -57,5 +57,7 @@ bool is_cjk(char32_t code);             // the ideograph blocks of BERT's normal
 bool is_control(char32_t code);         // C* but Cn, except tab, LF, CR
 /// Full lower-case mapping of one character, without context.
 void append_lowercase(std::string& out, char32_t code);
+/// Simple title-case mapping of one character.
+void append_titlecase(std::string& out, char32_t code);
 
 }  // namespace espalier::text

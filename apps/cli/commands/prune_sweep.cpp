@@ -9,6 +9,7 @@
 #include "espalier/base/hash.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
+#include "espalier/eval/choice_task.h"
 #include "espalier/methods/layer_pruning/sweep.h"
 #include "espalier/methods/layer_pruning/sweep_report.h"
 #include "espalier/report/html_report.h"
@@ -170,15 +171,12 @@ void check_before(const SweepOptions& o, const Context& context, const lp::Sweep
     throw Error(ErrorKind::kUsage, "--eval-text", "or --task is needed: nothing would be measured")
         .hint("--eval-text wiki.test.txt");
   }
-  if (!o.task.empty()) {
-    throw Error(ErrorKind::kUnsupported, "--task",
-                "`espalier eval` of this release measures perplexity only")
-        .hint("--eval-text FILE");
-  }
   if (!o.task.empty() && o.eval_data.empty()) {
     throw Error(ErrorKind::kUsage, "--eval-data", "is needed by --task")
         .hint("--eval-data DIR with the tasks' files");
   }
+  // Their files are read here already: a missing one must not wait for the first cell.
+  if (!o.task.empty()) load_tasks(o.task, o.eval_data, {.limit = o.limit}, silent_reporter());
   for (const std::string& metric : request.metrics) {
     if (!lp::needs_calibration(metric) || request.scoring.calibration_file) continue;
     throw Error(ErrorKind::kUsage, "--calibration",
@@ -283,13 +281,16 @@ lp::SweepHooks hooks_of(const SweepOptions& o, Context& context) {
   hooks.evaluate = [&o, &context](const fs::path& model) {
     Json both;
     both["results"] = Json::object();
-    const auto add = [&](std::vector<std::string> words) {
+    const auto results = [&](std::vector<std::string> words) {
       words.insert(words.begin(), model.string());
-      const Json json = parse_json(run_nested("eval", "", words, context), "eval");
-      for (const auto& [task, values] : json.at("results").items()) both["results"][task] = values;
+      return parse_json(run_nested("eval", "", words, context), "eval").at("results");
     };
-    if (!o.eval_text.empty()) add(perplexity_words(o));
-    if (!o.task.empty()) add(task_words(o));
+    if (!o.eval_text.empty()) both["results"]["ppl"] = results(perplexity_words(o)).at("ppl");
+    if (!o.task.empty()) {
+      // Of a group its own score, not those of its 57 members.
+      const Json scores = results(task_words(o));
+      for (const std::string& task : o.task) both["results"][task] = scores.at(task);
+    }
     return dump_json(both);
   };
   return hooks;

@@ -137,7 +137,7 @@ class Decoder {
   /// changes its factors between their length and that one: then the cache is to be filled anew.
   bool serves(const KvCache& cache, std::int64_t longest) const;
   /// Context for packed rows: hidden is [1, total, d], row i takes lengths[i] tokens, positions
-  /// restart at 0, no row sees another.
+  /// restart at 0, no row sees another. longrope chooses by each row's own length.
   AttentionContext packed_context(const std::vector<std::int64_t>& lengths) const;
   /// The same for rows that share prefixes.
   AttentionContext packed_context(const std::vector<PackedRow>& rows) const;

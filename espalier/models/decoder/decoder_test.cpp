@@ -109,6 +109,26 @@ TEST_P(FamilyTest, PackedRowsHaveTheBitsOfSingleRows) {
   }
 }
 
+TEST(Decoder, PackedRowsTakeTheRotaryFactorsOfTheirOwnLength) {
+  c10::NoGradGuard no_grad;
+  const Decoder model = load("phi3");
+  const auto limit = static_cast<std::int64_t>(model.config().rope_scaling.original_context);
+  const at::Tensor long_row = at::arange(limit + 3, at::kLong).remainder(50).unsqueeze(0),
+                   short_row = long_row.narrow(1, 1, limit - 1);
+  const std::vector<std::int64_t> lengths{limit - 1, limit + 3, limit - 1};
+  const at::Tensor packed =
+      model.run_layers(model.embed(at::cat({short_row, long_row, short_row}, 1)), 0,
+                       model.num_layers(), model.packed_context(lengths));
+  // Not to the bit: rows this short go through another product when they are alone.
+  const auto expect = [&](std::int64_t start, const at::Tensor& row) {
+    EXPECT_TRUE(at::allclose(packed.narrow(1, start, row.size(1)), hidden(model, row), 1e-5, 1e-5))
+        << start;
+  };
+  expect(0, short_row);
+  expect(limit - 1, long_row);
+  expect(2 * limit + 2, short_row);
+}
+
 TEST_P(FamilyTest, BatchRowsKeepTheirBits) {
   const Decoder model = load(GetParam());
   const at::Tensor ids = expected(GetParam(), "ids"), both = hidden(model, ids);
