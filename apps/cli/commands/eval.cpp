@@ -167,7 +167,7 @@ int run_eval(const EvalOptions& o, Context& context) {
       {"max_segments", options.max_segments},
       {"text", o.text},
       {"text_sha256", text.sha256},
-      {"matmul", matmul_backend() == MatmulBackend::kOnednn ? "onednn" : "aten"},
+      {"matmul", matmul_backend_name()},
       {"version", build_info().version}};
   json["seconds"] = r.seconds;
   json["tokens_per_second"] = static_cast<double>(read) / r.seconds;
