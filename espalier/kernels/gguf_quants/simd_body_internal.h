@@ -75,6 +75,16 @@ ESPALIER_INLINE float half_at(const Byte* bytes) {
 #endif
 }
 
+/// The float16 at `bytes` in every lane.
+ESPALIER_INLINE Floats splat_half(const Byte* bytes) {
+#if defined(ESPALIER_SIMD_AVX512)
+  // One shuffle less than converting first: shuffles are what products of one row wait for.
+  return (Floats)_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(u16_at(bytes))));
+#else
+  return splat(half_at(bytes));
+#endif
+}
+
 /// kLanes float16 values at `bytes`.
 ESPALIER_INLINE Floats load_halves(const Byte* bytes) {
 #if defined(ESPALIER_SIMD_AVX512)
@@ -172,13 +182,14 @@ struct Q4_0Block {
   static constexpr int kElements = 32, kBytes = 18;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    const Floats d = splat(half_at(b));
+    const Floats d = splat_half(b);
 #if defined(ESPALIER_SIMD_AVX512)
     return look_up_nibbles(b + 2, d * (levels() - 8.0f), emit);
-#endif
+#else
     each_nibble(
         b + 2, [&](int i, Ints q)
                    __attribute__((always_inline)) { emit(i, d * to_floats(q - 8)); });
+#endif
   }
 };
 
@@ -186,13 +197,18 @@ struct Q4_1Block {
   static constexpr int kElements = 32, kBytes = 20;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    const Floats d = splat(half_at(b)), m = splat(half_at(b + 2));
 #if defined(ESPALIER_SIMD_AVX512)
-    return look_up_nibbles(b + 4, d * levels() + m, emit);
-#endif
+    int both;
+    __builtin_memcpy(&both, b, sizeof(both));
+    const __m512 pairs = _mm512_cvtph_ps(_mm256_set1_epi32(both));  // d, m, d, m, ..
+    const auto scale = (Floats)_mm512_moveldup_ps(pairs), least = (Floats)_mm512_movehdup_ps(pairs);
+    return look_up_nibbles(b + 4, scale * levels() + least, emit);
+#else
+    const Floats d = splat(half_at(b)), m = splat(half_at(b + 2));
     each_nibble(
         b + 4, [&](int i, Ints q)
                    __attribute__((always_inline)) { emit(i, d * to_floats(q) + m); });
+#endif
   }
 };
 
@@ -232,7 +248,7 @@ struct Q8_0Block {
   static constexpr int kElements = 32, kBytes = 34;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    const Floats d = splat(half_at(b));
+    const Floats d = splat_half(b);
     for (int i = 0; i < 32; i += kLanes) emit(i, to_floats(load_signed_bytes(b + 2 + i)) * d);
   }
 };
