@@ -1,6 +1,6 @@
 """Is a model of twice the allowed memory scored and pruned without the process ever holding more than it was allowed?
 
-A llama of random float32 weights (32 layers of width 1024, SmolLM2's tokenizer, 1.7 GB); the limit is half its bytes. Peak
+A llama of random float32 weights (40 layers of width 1024, SmolLM2's tokenizer, 2.0 GB); the limit is half its bytes. Peak
 resident memory of `redundancy --metrics bi,ppl,taylor` and `prune --method bi` under `--memory-limit`, as the kernel counted
 it, mapped pages of the file included. The scores must equal those of a run without limit.
 Targets: both peaks <= the limit. LAYERS changes the size, SCRATCH the place of the model.
@@ -16,7 +16,7 @@ import tempfile
 import peer_bench as bench
 
 source, text = bench.smollm2(), bench.wikitext("valid")
-layers, width, inner, heads, kv_heads = int(os.environ.get("LAYERS", "32")), 1024, 2816, 16, 4
+layers, width, inner, heads, kv_heads = int(os.environ.get("LAYERS", "40")), 1024, 2816, 16, 4
 samples, length, remove = 4, 128, layers // 4
 
 MAKE = """
