@@ -20,29 +20,40 @@ namespace {
 constexpr int kRowMajor = 101, kNoTrans = 111, kTrans = 112;
 constexpr std::int64_t kGrainElements = 32768;
 
-enum class Part : std::uint8_t { kHigh, kLow };
-/// The parts that meet in the three products, left and right.
-constexpr Part kLeft[3] = {Part::kHigh, Part::kHigh, Part::kLow};
-constexpr Part kRight[3] = {Part::kHigh, Part::kLow, Part::kHigh};
+constexpr int kLeft = 0, kRight = 1;
+
+/// Room for one factor's parts, kept from call to call: fresh pages for each product would cost as
+/// much as the matrix units save. Larger factors get room of their own.
+constexpr std::int64_t kKeptElements = 16 << 20;
+at::Tensor room(int side, std::int64_t elements) {
+  const auto make = [](std::int64_t n) { return at::empty({n}, at::kBFloat16); };
+  if (elements > kKeptElements) return make(elements);
+  thread_local at::Tensor kept[2];
+  at::Tensor& mine = kept[side];
+  if (!mine.defined() || mine.numel() < elements) mine = make(elements);
+  return mine;
+}
 
 /// Three parts of x [rows, columns] side by side [rows, 3 columns] or stacked [3 rows, columns].
 enum class Layout : std::uint8_t { kBeside, kStacked };
-at::Tensor three_parts(const at::Tensor& x, const Part (&parts)[3], Layout layout) {
+struct Factor {
+  at::Tensor parts;  // at least the elements below
+  std::int64_t row = 0;
+};
+Factor three_parts(const at::Tensor& x, int side, Layout layout) {
   const at::Tensor source = x.contiguous();
   const std::int64_t rows = x.size(0), columns = x.size(1);
   const bool beside = layout == Layout::kBeside;
-  const at::Tensor out = at::empty({beside ? rows : 3 * rows, beside ? 3 * columns : columns},
-                                   x.options().dtype(at::kBFloat16));
-  const std::int64_t next_row = beside ? 3 * columns : columns,
-                     next_part = beside ? columns : rows * columns;
+  const Factor out{room(side, 3 * rows * columns), beside ? 3 * columns : columns};
+  const std::int64_t next_part = beside ? columns : rows * columns;
   const auto* from = source.const_data_ptr<float>();
-  auto* to = static_cast<std::uint16_t*>(out.mutable_data_ptr());
-  // The second occurrence of the repeated part is a copy: which one it is tells the side.
-  const std::int64_t low = parts[1] == Part::kLow ? 1 : 2, copy = 3 - low;
+  auto* to = static_cast<std::uint16_t*>(out.parts.mutable_data_ptr());
+  // The parts that meet: left high, high, low; right high, low, high.
+  const std::int64_t low = side == kLeft ? 2 : 1, copy = 3 - low;
   at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrainElements / columns),
                    [&](std::int64_t first, std::int64_t last) {
                      for (std::int64_t row = first; row < last; ++row) {
-                       std::uint16_t* high = to + row * next_row;
+                       std::uint16_t* high = to + row * out.row;
                        split_bf16(from + row * columns, columns, high, high + low * next_part);
                        std::copy_n(high, columns, high + copy * next_part);
                      }
@@ -50,14 +61,14 @@ at::Tensor three_parts(const at::Tensor& x, const Part (&parts)[3], Layout layou
   return out;
 }
 
-at::Tensor product(const at::Tensor& a, bool a_transposed, const at::Tensor& b, bool b_transposed,
+at::Tensor product(const Factor& a, bool a_transposed, const Factor& b, bool b_transposed,
                    std::int64_t m, std::int64_t n, std::int64_t k) {
   ESPALIER_ASSERT(has_split_products());
-  const at::Tensor c = at::empty({m, n}, a.options().dtype(at::kFloat));
+  const at::Tensor c = at::empty({m, n}, at::kFloat);
   cblas_gemm_bf16bf16f32(kRowMajor, a_transposed ? kTrans : kNoTrans,
                          b_transposed ? kTrans : kNoTrans, static_cast<int>(m), static_cast<int>(n),
-                         static_cast<int>(k), 1, a.const_data_ptr(), static_cast<int>(a.size(1)),
-                         b.const_data_ptr(), static_cast<int>(b.size(1)), 0,
+                         static_cast<int>(k), 1, a.parts.const_data_ptr(), static_cast<int>(a.row),
+                         b.parts.const_data_ptr(), static_cast<int>(b.row), 0,
                          c.mutable_data_ptr<float>(), static_cast<int>(n));
   return c;
 }
