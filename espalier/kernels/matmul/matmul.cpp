@@ -49,9 +49,9 @@ MatmulBackend choose_backend() {
                 format("is \"{}\", expected aten, onednn or bf16x3", name));
   }
 #if defined(__x86_64__)
-  // MKL takes its AVX-512 kernels only on Intel's processors.
-  if (!__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") && has_onednn_linear())
-    return MatmulBackend::kOnednn;
+  // MKL takes its AVX-512 kernels only on Intel's processors, and there rounds a row of 1536 or
+  // more elements differently with the number of rows (seen on Sapphire Rapids), at oneDNN's speed.
+  if (__builtin_cpu_supports("avx512f") && has_onednn_linear()) return MatmulBackend::kOnednn;
 #endif
   return MatmulBackend::kAten;
 }
@@ -69,6 +69,17 @@ at::Tensor pad_rows(const at::Tensor& x, std::int64_t rows) {
   at::Tensor padded = at::zeros({rows, x.size(1)}, x.options());
   padded.narrow(0, 0, x.size(0)).copy_(x);
   return padded;
+}
+
+/// Gradients through oneDNN: transposed factors make it several times slower than MKL on Intel's
+/// processors, and no promise of equal bits hangs on them.
+bool onednn_gradients() {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel") != 0;
+  return !intel;
+#else
+  return true;
+#endif
 }
 
 bool uses_split(const at::Tensor& a, const at::Tensor& b, std::int64_t rows, std::int64_t in,
@@ -193,7 +204,7 @@ bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out) {
 
 at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
   if (uses_split(g, weight, g.size(0), weight.size(0), weight.size(1))) return split_nn(g, weight);
-  if (!plain_float(g) || !plain_float(weight) ||
+  if (!plain_float(g) || !plain_float(weight) || !onednn_gradients() ||
       !uses_onednn(g.size(0), weight.size(0), weight.size(1)))
     return at::matmul(g, weight);
   return tiled_onednn(g, weight.t());
@@ -201,7 +212,8 @@ at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
 
 at::Tensor matmul_tn(const at::Tensor& g, const at::Tensor& x) {
   if (uses_split(g, x, g.size(0), x.size(1), g.size(1))) return split_tn(g, x);
-  if (!plain_float(g) || !plain_float(x) || !uses_onednn(g.size(1), g.size(0), x.size(1)))
+  if (!plain_float(g) || !plain_float(x) || !onednn_gradients() ||
+      !uses_onednn(g.size(1), g.size(0), x.size(1)))
     return at::matmul(g.t(), x);
   return onednn_linear(g.t(), x.t());
 }

@@ -1,6 +1,6 @@
-// y = x W^T through the fastest library the machine has: on CPUs where oneDNN's AVX-512 kernels
-// beat the MKL that libtorch links (AMD Zen 4/5: 2x measured), float32 products go through oneDNN,
-// forward and backward.
+// y = x W^T through the fastest library the machine has: on CPUs with AVX-512, float32 products
+// go through oneDNN, which beats the MKL that libtorch links on AMD Zen 4/5 (2x measured) and keeps
+// a row's bits on Intel's, where gradients stay with MKL.
 #pragma once
 
 #include <cstdint>
