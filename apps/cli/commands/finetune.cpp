@@ -2,11 +2,9 @@
 // qlora, dora), on texts, instructions or chats.
 #include <ATen/Parallel.h>
 
-#include "espalier/base/error.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
-#include "espalier/kernels/matmul/matmul.h"
 #include "espalier/methods/layer_pruning/finetune_estimate.h"
 #include "espalier/methods/layer_pruning/finetune_job.h"
 
@@ -27,7 +25,7 @@ struct FinetuneOptions {
   CostOptions cost;
   SftDataOptions sft;
   std::string mode = "partial", lr_decay = "linear", prefix_cache = "auto", cuda_graph = "auto",
-              products = "exact", eval_text, init_adapter;
+              eval_text, init_adapter;
   std::vector<std::string> target_modules, modules_to_save;
   std::int64_t last = 3, rank = 8, steps = 0, epochs = 0, batch_size = 8, micro_batch = 0,
                warmup = 0, checkpoint_every = 100, eval_every = 0;
@@ -90,10 +88,6 @@ struct FinetuneOptions {
     option("cuda_graph", cuda_graph,
            "on CUDA: record a step once and replay it; auto does where that is possible",
            one_of({"auto", "off"}));
-    option("products", products,
-           "float32 products on the CPU: exact, or bf16x3: three bfloat16 products each on the "
-           "processor's matrix units (AMX), about twice as fast, terms to 16 bits",
-           one_of({"exact", "bf16x3"}));
     option("checkpoint_every", checkpoint_every,
            "steps between checkpoints; 0 saves only on Ctrl-C and at the end", at_least(0));
     option.group("Evaluation");
@@ -166,16 +160,6 @@ lp::FinetuneJob make_job(const FinetuneOptions& o, const Context& context,
   return job;
 }
 
-/// --products, before anything is computed.
-void choose_products(const FinetuneOptions& o, at::Device device) {
-  if (o.products == "exact") return;
-  if (o.model.scalar_type() != at::kFloat || !device.is_cpu()) {
-    throw Error(ErrorKind::kUsage, "--products", "concerns float32 on the CPU alone")
-        .hint("leave it out");
-  }
-  set_matmul_backend(MatmulBackend::kBf16x3);
-}
-
 void print_estimate(Context& context, const FinetuneOptions& o, const lp::FinetuneEstimate& e,
                     at::Device device) {
   CostEstimate cost;
@@ -196,7 +180,6 @@ std::string result_json(const FinetuneOptions& o, const lp::FinetuneData& data,
   json["schema"] = "espalier.finetune/1";
   json["model"] = o.model.model;
   json["mode"] = o.mode;
-  json["products"] = o.products;
   json["data"] = {{"file", o.sft.data},
                   {"sha256", data.sha256},
                   {"format", data.format},
@@ -295,7 +278,6 @@ int run_finetune(const FinetuneOptions& o, Context& context) {
   check_output_apart(o.output.out, inputs);
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
   lp::check_finetune_options(job.options, config);
-  choose_products(o, job.device);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
   job.eval_options.add_bos = tokenizer.adds_bos() && tokenizer.bos();
   // Before the data is read: an --out that cannot be written should not cost a minute of

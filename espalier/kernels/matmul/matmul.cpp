@@ -1,7 +1,6 @@
 // Which library computes a product, tiles for batch invariance, and the backward.
 #include "espalier/kernels/matmul/matmul.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
@@ -14,7 +13,6 @@
 #include "espalier/kernels/autograd_internal.h"
 #include "espalier/kernels/gguf_quants/gguf_dot.h"
 #include "espalier/kernels/matmul/onednn_internal.h"
-#include "espalier/kernels/matmul/split_internal.h"
 
 namespace espalier {
 namespace {
@@ -32,21 +30,15 @@ constexpr std::int64_t kMklRows = 16;
 constexpr std::int64_t kFewRows = 8;
 // Below this many weights the call overhead of oneDNN (about 20 us) outweighs its kernels.
 constexpr std::int64_t kSmallWeight = 64 * 64;
-// The narrowest side for which splitting both factors costs less than the matrix units save.
-constexpr std::int64_t kSplitSide = 64;
 
 MatmulBackend choose_backend() {
   if (const char* text = std::getenv("ESPALIER_MATMUL"); text != nullptr && *text != '\0') {
     const std::string_view name(text);
     if (name == "aten") return MatmulBackend::kAten;
     if (name == "onednn" && has_onednn_linear()) return MatmulBackend::kOnednn;
-    if (name == "bf16x3" && has_split_products()) return MatmulBackend::kBf16x3;
-    if (name == "onednn" || name == "bf16x3") {
-      throw Error(ErrorKind::kEnvironment, "ESPALIER_MATMUL",
-                  format("this processor or libtorch has no {} products", name));
-    }
-    throw Error(ErrorKind::kUsage, "ESPALIER_MATMUL",
-                format("is \"{}\", expected aten, onednn or bf16x3", name));
+    throw Error(name == "onednn" ? ErrorKind::kEnvironment : ErrorKind::kUsage, "ESPALIER_MATMUL",
+                name == "onednn" ? std::string("this libtorch has no oneDNN for this processor")
+                                 : format("is \"{}\", expected aten or onednn", name));
   }
 #if defined(__x86_64__)
   // MKL takes its AVX-512 kernels only on Intel's processors, and there rounds a row of 1536 or
@@ -80,12 +72,6 @@ bool onednn_gradients() {
 #else
   return true;
 #endif
-}
-
-bool uses_split(const at::Tensor& a, const at::Tensor& b, std::int64_t rows, std::int64_t in,
-                std::int64_t out) {
-  return matmul_backend() == MatmulBackend::kBf16x3 && std::min({rows, in, out}) >= kSplitSide &&
-         plain_float(a) && plain_float(b);
 }
 
 /// x [rows, in] W^T by oneDNN, the same bits per row for any number of rows.
@@ -131,13 +117,11 @@ at::Tensor few_rows_linear(const at::Tensor& x, const at::Tensor& weight) {
 at::Tensor forward_product(const at::Tensor& x, const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias) {
   const std::int64_t in = weight.size(1), out = weight.size(0), rows = in == 0 ? 0 : x.numel() / in;
-  const bool few = takes_few_rows(x, weight, rows), split = uses_split(x, weight, rows, in, out);
-  if (!few && !split && (!plain_float(x) || !plain_float(weight) || !uses_onednn(rows, in, out)))
+  const bool few = takes_few_rows(x, weight, rows);
+  if (!few && (!plain_float(x) || !plain_float(weight) || !uses_onednn(rows, in, out)))
     return aten_linear(x, weight, bias);
   const at::Tensor flat = x.reshape({rows, in});
-  at::Tensor y = few     ? few_rows_linear(flat, weight)
-                 : split ? split_nt(flat, weight)
-                         : tiled_onednn(flat, weight);
+  at::Tensor y = few ? few_rows_linear(flat, weight) : tiled_onednn(flat, weight);
   if (bias) y.add_(*bias);
   auto sizes = x.sizes().vec();
   sizes.back() = out;
@@ -169,31 +153,16 @@ class MatmulNt : public torch::autograd::Function<MatmulNt> {
 
 }  // namespace
 
-bool has_bf16x3_products() { return has_split_products(); }
-
 MatmulBackend matmul_backend() { return backend_slot().load(); }
 
 std::string_view matmul_backend_name() {
-  switch (matmul_backend()) {
-    case MatmulBackend::kOnednn:
-      return "onednn";
-    case MatmulBackend::kBf16x3:
-      return "bf16x3";
-    case MatmulBackend::kAten:
-      break;
-  }
-  return "aten";
+  return matmul_backend() == MatmulBackend::kOnednn ? "onednn" : "aten";
 }
 
 void set_matmul_backend(MatmulBackend backend) {
   if (backend == MatmulBackend::kOnednn && !has_onednn_linear()) {
     throw Error(ErrorKind::kEnvironment, "matmul",
                 "this libtorch has no oneDNN for this processor");
-  }
-  if (backend == MatmulBackend::kBf16x3 && !has_split_products()) {
-    throw Error(ErrorKind::kEnvironment, "bf16x3 products",
-                "need a processor with AMX and a libtorch with MKL")
-        .hint("leave them exact");
   }
   backend_slot().store(backend);
 }
@@ -203,7 +172,6 @@ bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out) {
 }
 
 at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
-  if (uses_split(g, weight, g.size(0), weight.size(0), weight.size(1))) return split_nn(g, weight);
   if (!plain_float(g) || !plain_float(weight) || !onednn_gradients() ||
       !uses_onednn(g.size(0), weight.size(0), weight.size(1)))
     return at::matmul(g, weight);
@@ -211,7 +179,6 @@ at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
 }
 
 at::Tensor matmul_tn(const at::Tensor& g, const at::Tensor& x) {
-  if (uses_split(g, x, g.size(0), x.size(1), g.size(1))) return split_tn(g, x);
   if (!plain_float(g) || !plain_float(x) || !onednn_gradients() ||
       !uses_onednn(g.size(1), g.size(0), x.size(1)))
     return at::matmul(g.t(), x);

@@ -28,19 +28,16 @@ at::Tensor matmul_tn(const at::Tensor& g, const at::Tensor& x);
 
 /// True when float32 CPU products of this size go through oneDNN on this machine. Measured once per
 /// process would make results depend on load, so it is decided from CPUID alone.
-/// ESPALIER_MATMUL=aten|onednn|bf16x3 overrides.
+/// ESPALIER_MATMUL=aten|onednn overrides.
 bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out);
 
-/// What computes float32 CPU products. kBf16x3 is never chosen by itself: three bfloat16 products
-/// on AMX matrix units, summed in float32. A term errs by up to 2^-16 of its size (float32: 2^-24),
-/// and rows may round differently with their number; for training, where it is about twice as fast.
-enum class MatmulBackend : std::uint8_t { kAten, kOnednn, kBf16x3 };
+/// Which library float32 CPU products use.
+enum class MatmulBackend : std::uint8_t { kAten, kOnednn };
 MatmulBackend matmul_backend();
-/// "aten", "onednn" or "bf16x3".
+/// "aten" or "onednn".
 std::string_view matmul_backend_name();
-/// Whether this machine can compute kBf16x3 products.
-bool has_bf16x3_products();
-/// Overrides the choice for this process. One that the machine lacks is Error(kEnvironment).
+/// Overrides the choice for this process, for tests and benches. kOnednn on a libtorch without it
+/// is Error(kEnvironment).
 void set_matmul_backend(MatmulBackend backend);
 
 }  // namespace espalier
