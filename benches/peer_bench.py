@@ -59,14 +59,16 @@ def environment():
     return {**os.environ, **names}
 
 
-def run(command):
-    """Runs a process to its end: its stdout, wall and CPU seconds, peak resident bytes."""
+def run(command, missing=None):
+    """Runs a process to its end: its stdout, wall and CPU seconds, peak resident bytes. None when it exits with `missing`."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=subprocess.DEVNULL, env=environment())
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
+        if process.returncode == missing:
+            return None
         if process.returncode != 0:
             sys.exit(f"{' '.join(map(str, command))}: exit {process.returncode}")
         out.seek(0)

@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "espalier/kernels/gguf_quants/gguf_matrix.h"
 #include "espalier/kernels/nf4/nf4.h"
 #include "espalier/nn/low_rank.h"
 
@@ -19,6 +20,10 @@ struct Linear {
   /// Shared between copies of the layer; adapters are listed by models/decoder/adapters.h, not by
   /// `visit`, which names what a checkpoint of the model itself holds.
   std::shared_ptr<LowRank> adapter = nullptr;
+  /// The weight once more, as its GGUF file holds it: products of a few rows read it instead of
+  /// `weight`, with the same bits. Of models that only run (Decoder::decode_from_file): whoever
+  /// changes `weight` must reset it.
+  std::shared_ptr<const GgufMatrix> stored = nullptr;
 
   template <class V>
   void visit(V&& slot) {

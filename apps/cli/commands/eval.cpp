@@ -93,7 +93,7 @@ void print_parts(const EvalSession& session, const std::vector<EvalPart>& parts)
     seconds += part.seconds;
     tokens += part.tokens;
   }
-  json["config"]["matmul"] = matmul_backend() == MatmulBackend::kOnednn ? "onednn" : "aten";
+  json["config"]["matmul"] = matmul_backend_name();
   json["config"]["version"] = build_info().version;
   json["seconds"] = seconds;
   json["tokens_per_second"] = static_cast<double>(tokens) / seconds;

@@ -200,7 +200,8 @@ int run_conversation(const GenerateOptions& o, SamplingOptions sampling, Context
   const ModelLocation location = o.model.locate();
   const at::Device device = ModelOptions::device(context);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
-  const Decoder model = Decoder::load(location.path, o.model.scalar_type(), device);
+  Decoder model = Decoder::load(location.path, o.model.scalar_type(), device);
+  model.decode_from_file();
   Conversation conversation(model, tokenizer, o.system);
   end_at_turns(sampling, tokenizer);
   const std::vector<ChatExchange> exchanges = run_chat_session(conversation, sampling, context);
@@ -226,7 +227,8 @@ int run_generate(const GenerateOptions& o, Context& context) {
                "");
     return 0;
   }
-  const Decoder model = Decoder::load(checkpoint, o.model.scalar_type(), device);
+  Decoder model = Decoder::load(checkpoint, o.model.scalar_type(), device);
+  model.decode_from_file();
   const bool stream = !context.common.json;
   const auto on_text = [&](std::string_view piece) {
     if (stream) write_stdout(piece);

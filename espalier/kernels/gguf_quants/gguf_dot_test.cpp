@@ -162,6 +162,26 @@ TEST(QuantizedLinear, ARowDependsNeitherOnThreadsNorOnItsNeighbours) {
   at::set_num_threads(threads);
 }
 
+TEST(QuantizedLinear, OneRowHasTheBitsItHasAmongOthers) {
+  RandomStream random(12);
+  for (const GgufType type : kAllTypes) {
+    const std::int64_t in = gguf_type_info(type).block == 1 ? 1040 : 1536;  // several pieces
+    const Matrix m = random_matrix(type, 7, in, random);  // whole and left-over outputs
+    const auto x = random_rows(3, in, random);
+    std::vector<float> all(static_cast<std::size_t>(3 * m.out)),
+        one(static_cast<std::size_t>(m.out));
+    quantized_linear(type, m.bytes, m.out, in, x, 3, all);
+    for (std::int64_t row = 0; row < 3; ++row) {
+      const auto part = std::span<const float>(x).subspan(static_cast<std::size_t>(row * in),
+                                                          static_cast<std::size_t>(in));
+      quantized_linear(type, m.bytes, m.out, in, part, 1, one);
+      for (std::size_t o = 0; o < one.size(); ++o)
+        EXPECT_EQ(one[o], all[static_cast<std::size_t>(row * m.out) + o])
+            << gguf_type_info(type).name << " row " << row << " output " << o;
+    }
+  }
+}
+
 TEST(QuantizedLinear, EmptySizes) {
   std::vector<float> y(3, 7.0f);
   quantized_linear(GgufType::kQ8_0, {}, 0, 32, std::vector<float>(32), 1, {});

@@ -75,6 +75,16 @@ ESPALIER_INLINE float half_at(const Byte* bytes) {
 #endif
 }
 
+/// The float16 at `bytes` in every lane.
+ESPALIER_INLINE Floats splat_half(const Byte* bytes) {
+#if defined(ESPALIER_SIMD_AVX512)
+  // One shuffle less than converting first: shuffles are what products of one row wait for.
+  return (Floats)_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(u16_at(bytes))));
+#else
+  return splat(half_at(bytes));
+#endif
+}
+
 /// kLanes float16 values at `bytes`.
 ESPALIER_INLINE Floats load_halves(const Byte* bytes) {
 #if defined(ESPALIER_SIMD_AVX512)
@@ -152,14 +162,34 @@ ESPALIER_INLINE void each_nibble(const Byte* q, Each each) {
   }
 }
 
+#if defined(ESPALIER_SIMD_AVX512)
+/// 0, 1, .. 15.
+ESPALIER_INLINE Floats levels() {
+  return Floats{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+}
+
+/// The 16 values that a block's nibbles stand for, looked up by one shuffle, which itself ignores
+/// all but the low four bits of an index.
+template <class Emit>
+ESPALIER_INLINE void look_up_nibbles(const Byte* q, Floats values, Emit emit) {
+  const auto packed = (__m512i)load_bytes(q);
+  emit(0, (Floats)_mm512_permutexvar_ps(packed, (__m512)values));
+  emit(16, (Floats)_mm512_permutexvar_ps(_mm512_srli_epi32(packed, 4), (__m512)values));
+}
+#endif
+
 struct Q4_0Block {
   static constexpr int kElements = 32, kBytes = 18;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    const Floats d = splat(half_at(b));
+    const Floats d = splat_half(b);
+#if defined(ESPALIER_SIMD_AVX512)
+    return look_up_nibbles(b + 2, d * (levels() - 8.0f), emit);
+#else
     each_nibble(
         b + 2, [&](int i, Ints q)
                    __attribute__((always_inline)) { emit(i, d * to_floats(q - 8)); });
+#endif
   }
 };
 
@@ -167,10 +197,18 @@ struct Q4_1Block {
   static constexpr int kElements = 32, kBytes = 20;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
+#if defined(ESPALIER_SIMD_AVX512)
+    int both;
+    __builtin_memcpy(&both, b, sizeof(both));
+    const __m512 pairs = _mm512_cvtph_ps(_mm256_set1_epi32(both));  // d, m, d, m, ..
+    const auto scale = (Floats)_mm512_moveldup_ps(pairs), least = (Floats)_mm512_movehdup_ps(pairs);
+    return look_up_nibbles(b + 4, scale * levels() + least, emit);
+#else
     const Floats d = splat(half_at(b)), m = splat(half_at(b + 2));
     each_nibble(
         b + 4, [&](int i, Ints q)
                    __attribute__((always_inline)) { emit(i, d * to_floats(q) + m); });
+#endif
   }
 };
 
@@ -210,7 +248,7 @@ struct Q8_0Block {
   static constexpr int kElements = 32, kBytes = 34;
   template <class Emit>
   static ESPALIER_INLINE void decode(const Byte* b, Emit emit) {
-    const Floats d = splat(half_at(b));
+    const Floats d = splat_half(b);
     for (int i = 0; i < 32; i += kLanes) emit(i, to_floats(load_signed_bytes(b + 2 + i)) * d);
   }
 };
@@ -417,10 +455,92 @@ ESPALIER_INLINE void prefetch(const Byte* from, std::size_t distance, std::size_
     __builtin_prefetch(reinterpret_cast<const void*>(address + at));
 }
 
-/// See GgufSimd::linear. Weights are unpacked kChunk columns at a time into a buffer in the
-/// first-level cache, where all rows of x use them; the sums wait in `scratch` meanwhile.
+/// sums = products of kOutputs weight rows and one row of x, never unpacked into memory. The order
+/// of additions is that of add_products: the same bits.
+template <class Block, int kOutputs>
+void row_products(const Byte* weights, std::size_t row_bytes, std::size_t in, const float* x,
+                  float* sums) {
+  Floats total[kOutputs] = {};
+  constexpr std::size_t kBlocks = kChunk / Block::kElements;
+  const std::size_t blocks = in / Block::kElements;
+  for (std::size_t first = 0; first < blocks; first += kBlocks) {
+    const std::size_t count = blocks - first < kBlocks ? blocks - first : kBlocks;
+    const Byte* part = weights + first * Block::kBytes;
+    const float* inputs = x + first * Block::kElements;
+    for (int o = 0; o < kOutputs; ++o) {
+      prefetch(part + static_cast<std::size_t>(o) * row_bytes, row_bytes * kMaxOutputs,
+               count * Block::kBytes);
+    }
+    for (std::size_t n = 0; n < count; ++n) {
+      for (int o = 0; o < kOutputs; ++o) {
+        Block::decode(
+            part + static_cast<std::size_t>(o) * row_bytes + n * Block::kBytes,
+            [&](int i, Floats value) __attribute__((always_inline)) {
+              total[o] =
+                  multiply_add(value, load_floats(inputs + n * Block::kElements + i), total[o]);
+            });
+      }
+    }
+  }
+  for (int o = 0; o < kOutputs; ++o) store_floats(sums + o * kLanes, total[o]);
+}
+
+template <class Block>
+void one_row(const Byte* weights, std::size_t row_bytes, std::size_t in, int outputs,
+             const float* x, float* sums) {
+  if (outputs == kMaxOutputs)
+    return row_products<Block, kMaxOutputs>(weights, row_bytes, in, x, sums);
+  for (int o = 0; o < outputs; ++o) {
+    row_products<Block, 1>(weights + static_cast<std::size_t>(o) * row_bytes, row_bytes, in, x,
+                           sums + o * kLanes);
+  }
+}
+
+/// False for rows that are not whole vectors long.
+ESPALIER_INLINE bool one_row_any(GgufType type, const Byte* weights, std::size_t row_bytes,
+                                 std::size_t in, int outputs, const float* x, float* sums) {
+  if (in % kLanes != 0) return false;
+  const auto run = [&]<class Block>(Block) {
+    one_row<Block>(weights, row_bytes, in, outputs, x, sums);
+    return true;
+  };
+  switch (type) {
+    case GgufType::kF32:
+      return run(F32Block{});
+    case GgufType::kF16:
+      return run(F16Block{});
+    case GgufType::kBF16:
+      return run(BF16Block{});
+    case GgufType::kQ4_0:
+      return run(Q4_0Block{});
+    case GgufType::kQ4_1:
+      return run(Q4_1Block{});
+    case GgufType::kQ5_0:
+      return run(Q5_0Block{});
+    case GgufType::kQ5_1:
+      return run(Q5_1Block{});
+    case GgufType::kQ8_0:
+      return run(Q8_0Block{});
+    case GgufType::kQ4_K:
+      return run(Q4_KBlock{});
+    case GgufType::kQ5_K:
+      return run(Q5_KBlock{});
+    case GgufType::kQ6_K:
+      return run(Q6_KBlock{});
+  }
+  return false;
+}
+
+/// See GgufSimd::linear. One row: weights go from registers into its products. More: weights are
+/// unpacked kChunk columns at a time into a buffer in the first-level cache, where all rows of x
+/// use them; the sums wait in `scratch` meanwhile.
 void linear(GgufType type, const Byte* weights, std::size_t row_bytes, std::size_t in, int outputs,
             const float* x, std::size_t rows, float* y, std::size_t y_stride, float* scratch) {
+  if (rows == 1 && one_row_any(type, weights, row_bytes, in, outputs, x, scratch)) {
+    for (int o = 0; o < outputs; ++o)
+      y[static_cast<std::size_t>(o)] = sum_of(load_floats(scratch + o * kLanes));
+    return;
+  }
   alignas(64) float chunk[kMaxOutputs * kChunk];
   const std::size_t block = block_elements(type),
                     block_size = row_bytes * block / (in == 0 ? 1 : in);

@@ -41,9 +41,9 @@ MatmulBackend choose_backend() {
                                  : format("is \"{}\", expected aten or onednn", name));
   }
 #if defined(__x86_64__)
-  // MKL takes its AVX-512 kernels only on Intel's processors.
-  if (!__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") && has_onednn_linear())
-    return MatmulBackend::kOnednn;
+  // MKL takes its AVX-512 kernels only on Intel's processors, and there rounds a row of 1536 or
+  // more elements differently with the number of rows (seen on Sapphire Rapids), at oneDNN's speed.
+  if (__builtin_cpu_supports("avx512f") && has_onednn_linear()) return MatmulBackend::kOnednn;
 #endif
   return MatmulBackend::kAten;
 }
@@ -61,6 +61,17 @@ at::Tensor pad_rows(const at::Tensor& x, std::int64_t rows) {
   at::Tensor padded = at::zeros({rows, x.size(1)}, x.options());
   padded.narrow(0, 0, x.size(0)).copy_(x);
   return padded;
+}
+
+/// Gradients through oneDNN: transposed factors make it several times slower than MKL on Intel's
+/// processors, and no promise of equal bits hangs on them.
+bool onednn_gradients() {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel") != 0;
+  return !intel;
+#else
+  return true;
+#endif
 }
 
 /// x [rows, in] W^T by oneDNN, the same bits per row for any number of rows.
@@ -144,6 +155,10 @@ class MatmulNt : public torch::autograd::Function<MatmulNt> {
 
 MatmulBackend matmul_backend() { return backend_slot().load(); }
 
+std::string_view matmul_backend_name() {
+  return matmul_backend() == MatmulBackend::kOnednn ? "onednn" : "aten";
+}
+
 void set_matmul_backend(MatmulBackend backend) {
   if (backend == MatmulBackend::kOnednn && !has_onednn_linear()) {
     throw Error(ErrorKind::kEnvironment, "matmul",
@@ -157,14 +172,15 @@ bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out) {
 }
 
 at::Tensor matmul_nn(const at::Tensor& g, const at::Tensor& weight) {
-  if (!plain_float(g) || !plain_float(weight) ||
+  if (!plain_float(g) || !plain_float(weight) || !onednn_gradients() ||
       !uses_onednn(g.size(0), weight.size(0), weight.size(1)))
     return at::matmul(g, weight);
   return tiled_onednn(g, weight.t());
 }
 
 at::Tensor matmul_tn(const at::Tensor& g, const at::Tensor& x) {
-  if (!plain_float(g) || !plain_float(x) || !uses_onednn(g.size(1), g.size(0), x.size(1)))
+  if (!plain_float(g) || !plain_float(x) || !onednn_gradients() ||
+      !uses_onednn(g.size(1), g.size(0), x.size(1)))
     return at::matmul(g.t(), x);
   return onednn_linear(g.t(), x.t());
 }

@@ -1,10 +1,11 @@
-// y = x W^T through the fastest library the machine has: on CPUs where oneDNN's AVX-512 kernels
-// beat the MKL that libtorch links (AMD Zen 4/5: 2x measured), float32 products go through oneDNN,
-// forward and backward.
+// y = x W^T through the fastest library the machine has: on CPUs with AVX-512, float32 products
+// go through oneDNN, which beats the MKL that libtorch links on AMD Zen 4/5 (2x measured) and keeps
+// a row's bits on Intel's, where gradients stay with MKL.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include <ATen/core/Tensor.h>
 
@@ -33,6 +34,8 @@ bool uses_onednn(std::int64_t rows, std::int64_t in, std::int64_t out);
 /// Which library float32 CPU products use.
 enum class MatmulBackend : std::uint8_t { kAten, kOnednn };
 MatmulBackend matmul_backend();
+/// "aten" or "onednn".
+std::string_view matmul_backend_name();
 /// Overrides the choice for this process, for tests and benches. kOnednn on a libtorch without it
 /// is Error(kEnvironment).
 void set_matmul_backend(MatmulBackend backend);

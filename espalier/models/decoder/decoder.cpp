@@ -224,7 +224,9 @@ at::Tensor Decoder::run_layers(at::Tensor h, std::int64_t first, std::int64_t la
 at::Tensor Decoder::final_norm(const at::Tensor& h) const { return (*norm_)(h); }
 
 at::Tensor Decoder::logits(const at::Tensor& normed) const {
-  const at::Tensor raw = matmul_nt(normed, head_weight());
+  const bool few = stored_head_ != nullptr && normed.numel() < kGgufFewRows * config_.hidden_size;
+  const at::Tensor raw =
+      few ? gguf_matmul_nt(normed, *stored_head_) : matmul_nt(normed, head_weight());
   // Capped in the compute dtype, then widened, as the reference does.
   if (config_.final_softcap == 0) return raw.to(at::kFloat);
   return (at::tanh(raw / config_.final_softcap) * config_.final_softcap).to(at::kFloat);
@@ -254,6 +256,7 @@ void Decoder::set_head(at::Tensor weight) {
   ESPALIER_ASSERT(weight.dim() == 2 && weight.size(0) == config_.vocab_size &&
                   weight.size(1) == config_.hidden_size);
   head_ = std::make_shared<at::Tensor>(std::move(weight));
+  stored_head_ = nullptr;
   config_.tied_embeddings = false;
 }
 

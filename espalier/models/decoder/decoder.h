@@ -163,6 +163,11 @@ class Decoder {
   /// Whole forward without cache: ids [batch, tokens] -> logits [batch, tokens, vocab] float32.
   at::Tensor forward(const at::Tensor& ids) const;
 
+  /// Lets products of a few rows (decoding) read the weights as the GGUF file holds them: the same
+  /// bits, several times fewer bytes. For models that only run; nothing happens unless the model is
+  /// resident, float32, on the CPU, whole and from a GGUF. The file's pages become resident.
+  void decode_from_file();
+
   // For training and surgery: direct access (resident models only; Error(kInternal) when streamed).
   DecoderBlock& block(std::int64_t layer);
   const DecoderBlock& block(std::int64_t layer) const;
@@ -184,6 +189,7 @@ class Decoder {
   std::vector<std::int64_t> layer_ids_;                // position -> layer of the checkpoint
   std::vector<std::shared_ptr<DecoderBlock>> blocks_;  // by position; empty entries when streamed
   std::shared_ptr<at::Tensor> embedding_, head_;
+  std::shared_ptr<const GgufMatrix> stored_head_;  // see decode_from_file
   std::shared_ptr<RmsNorm> norm_;
   RopeFrequencies rope_;
 };

@@ -291,6 +291,32 @@ TEST(DecoderTest, GgufFilesOfGemmaAndPhiEqualTheirFolders) {
   }
 }
 
+TEST(DecoderTest, DecodingFromTheGgufFileKeepsEveryBit) {
+  for (const std::string family : {"mistral", "qwen2"}) {  // permuted rows; biases
+    const auto folder = DecoderCheckpoint::open(fixture(family));
+    const DecoderConfig config = folder->config();
+    Tensors tensors;
+    for (const TensorSpec& spec : decoder_tensor_specs(config))
+      tensors[spec.name] = folder->load(spec.name, at::kFloat, at::kCPU);
+    ScratchFolder scratch;
+    const std::string arch = family == "mistral" ? "llama" : family;
+    write_gguf(scratch / "m.gguf", config, arch, tensors, {}, arch == "llama");
+    Decoder model = Decoder::load(scratch / "m.gguf", at::kFloat, at::kCPU);
+    const at::Tensor ids = expected(family, "ids").narrow(0, 0, 1);
+    std::vector<at::Tensor> before;
+    for (const std::int64_t tokens : {1, 3})
+      before.push_back(model.forward(ids.narrow(1, 0, tokens)));
+    model.decode_from_file();
+    EXPECT_NE(model.block(0).self_attn.q_proj.stored, nullptr);
+    EXPECT_NE(model.block(1).mlp.down_proj.stored, nullptr);
+    // What is compared must be the file's bytes: the matrices in memory are spoiled.
+    for (std::int64_t layer = 0; layer < model.num_layers(); ++layer)
+      model.block(layer).mlp.up_proj.weight.zero_();
+    EXPECT_TRUE(model.forward(ids.narrow(1, 0, 1)).equal(before[0])) << family;
+    EXPECT_TRUE(model.forward(ids.narrow(1, 0, 3)).equal(before[1])) << family;
+  }
+}
+
 TEST(DecoderTest, TiedHeadSharesStorageUntilUntied) {
   Decoder model = load("llama");
   EXPECT_EQ(model.head_weight().data_ptr(), model.embedding().data_ptr());
