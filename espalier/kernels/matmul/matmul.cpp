@@ -78,7 +78,8 @@ bool onednn_gradients() {
 at::Tensor tiled_onednn(const at::Tensor& x, const at::Tensor& weight) {
   const std::int64_t rows = x.size(0);
   if (rows >= kTileRows) return onednn_linear(x, weight);
-  return onednn_linear(pad_rows(x, kTileRows), weight).narrow(0, 0, rows);
+  // A copy: a view would keep the padding alive as long as the result.
+  return onednn_linear(pad_rows(x, kTileRows), weight).narrow(0, 0, rows).clone();
 }
 
 at::Tensor aten_linear(const at::Tensor& x, const at::Tensor& weight,
