@@ -169,6 +169,7 @@ def compare_bnb_folder(work, base, ids, ids_file):
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=config, device_map="cpu")
         folder = work / f"{base.name}-bnb-{nested}"
         model.save_pretrained(folder)
+        model.train()  # no dropout here; in eval mode bitsandbytes computes in bfloat16 where the CPU has it
         with torch.inference_mode():
             logits = model(input_ids=ids).logits
         run(PROBE, "logits", folder, ids_file, work / "out.safetensors")
