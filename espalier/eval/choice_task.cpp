@@ -8,7 +8,6 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/units.h"
 #include "espalier/eval/tasks/task_table.h"
 
 namespace espalier {
@@ -190,16 +189,11 @@ std::vector<DocAnswer> answer_pages(const Decoder& model, const LoadedTask& load
                                     const PairEncoder& encoder, const LikelihoodOptions& options,
                                     Reporter& reporter, const StopToken& stop,
                                     LikelihoodStats* stats) {
-  const Stopwatch watch;
   const std::vector<std::vector<TokenId>> pages = make_pages(loaded, encoder);
   std::vector<DocAnswer> answers;
   for (const double value :
-       rolling_log_likelihoods(model, pages, encoder.prefix(), options, reporter, stop))
+       rolling_log_likelihoods(model, pages, encoder.prefix(), options, reporter, stop, stats))
     answers.push_back({{{value, false}}, 0, 0});
-  for (const std::vector<TokenId>& page : pages)
-    stats->request_tokens += static_cast<std::int64_t>(page.size());
-  stats->forward_tokens = stats->request_tokens;
-  stats->seconds = watch.seconds();
   return answers;
 }
 

@@ -340,7 +340,8 @@ std::vector<LikelihoodRequest> rolling_requests(std::span<const TokenId> page, T
 std::vector<double> rolling_log_likelihoods(const Decoder& model,
                                             std::span<const std::vector<TokenId>> pages,
                                             TokenId prefix, const LikelihoodOptions& options,
-                                            Reporter& reporter, const StopToken& stop) {
+                                            Reporter& reporter, const StopToken& stop,
+                                            LikelihoodStats* stats) {
   std::vector<LikelihoodRequest> requests;
   std::vector<std::size_t> owner;
   for (std::size_t i = 0; i < pages.size(); ++i) {
@@ -349,7 +350,8 @@ std::vector<double> rolling_log_likelihoods(const Decoder& model,
       owner.push_back(i);
     }
   }
-  const std::vector<Likelihood> parts = log_likelihoods(model, requests, options, reporter, stop);
+  const std::vector<Likelihood> parts =
+      log_likelihoods(model, requests, options, reporter, stop, stats);
   std::vector<double> sums(pages.size(), 0.0);
   for (std::size_t i = 0; i < parts.size(); ++i) sums[owner[i]] += parts[i].log_likelihood;
   return sums;

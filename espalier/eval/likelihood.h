@@ -65,7 +65,8 @@ std::vector<double> rolling_log_likelihoods(const Decoder& model,
                                             std::span<const std::vector<TokenId>> pages,
                                             TokenId prefix, const LikelihoodOptions& options,
                                             Reporter& reporter,
-                                            const StopToken& stop = never_stop());
+                                            const StopToken& stop = never_stop(),
+                                            LikelihoodStats* stats = nullptr);
 
 /// A page as windows: the first predicts max_length tokens after `prefix`; each later one the next
 /// max_length tokens after the one token before them; the last, where fewer are left, sees the

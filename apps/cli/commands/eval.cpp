@@ -58,6 +58,11 @@ std::optional<TokenId> choose_bos(const EvalOptions& o, const Tokenizer& tokeniz
   return tokenizer.bos();
 }
 
+std::int64_t batch_tokens(const EvalOptions& o, at::Device device) {
+  if (o.batch_tokens > 0) return o.batch_tokens;
+  return device.is_cpu() ? 1024 : 16384;  // a GPU waits for its launches at less
+}
+
 void print_estimates(Context& context, const std::vector<CostEstimate>& parts) {
   CostEstimate all;
   for (const CostEstimate& part : parts) {
@@ -109,8 +114,13 @@ int run_eval(const EvalOptions& o, Context& context) {
   const std::shared_ptr<const DecoderCheckpoint> checkpoint =
       DecoderCheckpoint::open(location.path);
   const Tokenizer tokenizer = Tokenizer::load(location.path);
-  const EvalSession session{o,         context, checkpoint->config(),
-                            tokenizer, device,  choose_bos(o, tokenizer)};
+  const EvalSession session{o,
+                            context,
+                            checkpoint->config(),
+                            tokenizer,
+                            device,
+                            choose_bos(o, tokenizer),
+                            batch_tokens(o, device)};
   std::vector<std::string> names = o.task;
   const bool wants_perplexity = std::erase(names, "ppl") > 0;
   std::unique_ptr<TasksPart> tasks;

@@ -18,7 +18,7 @@ PerplexityOptions perplexity_options(const EvalSession& session) {
   options.stride = o.stride;
   options.max_segments = o.max_segments;
   options.add_bos = session.bos.has_value();
-  options.batch_tokens = o.batch_tokens;
+  options.batch_tokens = session.batch_tokens;
   if (context_length > 0 && options.seq_len + (options.add_bos ? 1 : 0) > context_length) {
     session.context.reporter.warn(format(
         "segments of {} tokens are longer than the model's context of {}: expect a worse score",

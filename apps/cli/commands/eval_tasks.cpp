@@ -2,7 +2,6 @@
 // and lm-eval's files.
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "espalier/base/file.h"
@@ -28,24 +27,6 @@ void check_writable(const std::string& flag, const std::string& file) {
                        std::filesystem::is_directory(file) ? "it is a folder"
                                                            : "its folder does not exist"));
   }
-}
-
-/// Written task by task beside its final name, then renamed.
-void write_samples(const std::string& file, const LoadedTasks& loaded, const TaskScores& scores) {
-  const std::string partial = file + ".partial";
-  {
-    std::ofstream out(partial, std::ios::binary | std::ios::trunc);
-    for (std::size_t i = 0; out && i < scores.tasks.size(); ++i)
-      out << samples_jsonl(loaded.tasks[i], scores.tasks[i]);
-    out.flush();
-    if (!out) {
-      const int problem = errno;
-      std::error_code ignored;
-      std::filesystem::remove(partial, ignored);
-      throw_write_error(file, problem);
-    }
-  }
-  std::filesystem::rename(partial, file);
 }
 
 Json metrics_json(std::span<const MetricValue> metrics, std::int64_t n) {
@@ -142,7 +123,7 @@ TasksPart::TasksPart(const EvalSession& session, const std::vector<std::string>&
   const std::int64_t context_length = session.config.context_length;
   likelihood.max_length =
       o.max_length > 0 ? o.max_length : (context_length > 0 ? context_length : 2048);
-  likelihood.batch_tokens = o.batch_tokens;
+  likelihood.batch_tokens = session.batch_tokens;
   state_ = std::make_unique<State>(
       State{session, std::move(loaded),
             PairEncoder(session.tokenizer, session.bos, o.special_in_text), likelihood});
@@ -184,15 +165,15 @@ EvalPart TasksPart::run(const Decoder& model) const {
         metrics_json(task.metrics, static_cast<std::int64_t>(task.docs.size()));
   part.seconds = scores.stats.seconds;
   part.tokens = scores.stats.forward_tokens;
-  part.config = {
-      {"seq_len", state_->likelihood.max_length},
-      {"max_length", state_->likelihood.max_length},
-      {"batch_size", std::max<std::int64_t>(1, o.batch_tokens / state_->likelihood.max_length)},
-      {"batch_tokens", o.batch_tokens},
-      {"data", o.data},
-      {"limit", o.limit},
-      {"num_fewshot", o.num_fewshot},
-      {"missing", loaded.missing}};
+  part.config = {{"seq_len", state_->likelihood.max_length},
+                 {"max_length", state_->likelihood.max_length},
+                 {"batch_size",
+                  std::max<std::int64_t>(1, session.batch_tokens / state_->likelihood.max_length)},
+                 {"batch_tokens", session.batch_tokens},
+                 {"data", o.data},
+                 {"limit", o.limit},
+                 {"num_fewshot", o.num_fewshot},
+                 {"missing", loaded.missing}};
   part.text = ScoreTable(scores).text() +
               format(
                   "{}-shot, {}, {}, prompts up to {} tokens\n{} tokens in prompts, {:.0f} "
@@ -201,7 +182,12 @@ EvalPart TasksPart::run(const Decoder& model) const {
                   state_->likelihood.max_length, format_count(scores.stats.request_tokens),
                   static_cast<double>(scores.stats.forward_tokens) / scores.stats.seconds,
                   format_seconds(scores.stats.seconds));
-  if (!o.samples.empty()) write_samples(o.samples, loaded, scores);
+  if (!o.samples.empty()) {
+    std::string lines;
+    for (std::size_t i = 0; i < scores.tasks.size(); ++i)
+      lines += samples_jsonl(loaded.tasks[i], scores.tasks[i]);
+    write_file_atomically(o.samples, lines);
+  }
   if (!o.lm_eval_json.empty()) {
     LmEvalRun run{.model = o.model.model,
                   .dtype = o.model.dtype,
@@ -210,7 +196,7 @@ EvalPart TasksPart::run(const Decoder& model) const {
                   .date = state_->started,
                   .limit = o.limit,
                   .max_length = state_->likelihood.max_length,
-                  .batch_tokens = o.batch_tokens,
+                  .batch_tokens = session.batch_tokens,
                   .add_bos = session.bos.has_value(),
                   .seconds = now_seconds() - state_->started};
     write_file_atomically(o.lm_eval_json, lm_eval_json(loaded, scores, run));

@@ -118,8 +118,7 @@ PeftConfig adapter_config(const FinetuneOptions& o) {
   config.rslora = o.rslora;
   config.dora = o.mode == "dora";
   config.all_linear = o.target_modules == std::vector<std::string>{"all-linear"};
-  if (!config.all_linear)
-    config.targets.names = o.target_modules.empty() ? default_target_modules() : o.target_modules;
+  if (!config.all_linear) config.targets.names = o.target_modules;
   config.modules_to_save = o.modules_to_save;
   return config;
 }

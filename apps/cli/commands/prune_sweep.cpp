@@ -176,7 +176,16 @@ void check_before(const SweepOptions& o, const Context& context, const lp::Sweep
         .hint("--eval-data DIR with the tasks' files");
   }
   // Their files are read here already: a missing one must not wait for the first cell.
-  if (!o.task.empty()) load_tasks(o.task, o.eval_data, {.limit = o.limit}, silent_reporter());
+  if (!o.task.empty()) {
+    for (const LoadedTask& task :
+         load_tasks(o.task, o.eval_data, {.limit = o.limit}, silent_reporter()).tasks) {
+      if (std::ranges::find(task.task->metrics, MetricKind::kAcc) != task.task->metrics.end())
+        continue;
+      throw Error(ErrorKind::kUsage, "--task",
+                  format("{} has no accuracy to compare models by", task.task->name))
+          .hint("--eval-text FILE compares perplexities");
+    }
+  }
   for (const std::string& metric : request.metrics) {
     if (!lp::needs_calibration(metric) || request.scoring.calibration_file) continue;
     throw Error(ErrorKind::kUsage, "--calibration",

@@ -155,20 +155,15 @@ bool Decoder::serves(const KvCache& cache, std::int64_t longest) const {
 }
 
 AttentionContext Decoder::packed_context(const std::vector<std::int64_t>& lengths) const {
-  AttentionContext out;
-  out.row_starts.push_back(0);
-  std::vector<at::Tensor> positions;
-  for (const std::int64_t length : lengths) {
-    ESPALIER_ASSERT(length > 0);
-    positions.push_back(at::arange(length, at::kLong));
-    out.row_starts.push_back(out.row_starts.back() + length);
-  }
-  ESPALIER_ASSERT(!lengths.empty());
-  out.rope = packed_rope(rope_, positions, lengths, type_, device_);
+  std::vector<PackedRow> rows;
+  for (const std::int64_t length : lengths) rows.push_back({length});
+  AttentionContext out = packed_context(rows);
+  out.row_prefixes.clear();  // equal rows then run as one rectangle
   return out;
 }
 
 AttentionContext Decoder::packed_context(const std::vector<PackedRow>& rows) const {
+  ESPALIER_ASSERT(!rows.empty());
   AttentionContext out;
   out.row_starts.push_back(0);
   std::vector<at::Tensor> positions;
