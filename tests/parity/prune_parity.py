@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+from comparison import ESPALIER, TINY as MAKER, espalier
+
 try:
     import gguf
     import numpy as np
@@ -30,10 +32,6 @@ except ImportError as error:
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-SOURCE = pathlib.Path(os.environ.get("ESPALIER_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-BUILD = pathlib.Path(os.environ.get("ESPALIER_BUILD", SOURCE / "build"))
-ESPALIER = os.environ.get("ESPALIER", BUILD / "espalier")
-MAKER = BUILD / "tests" / "make_tiny_model"
 VOCAB, LAYERS, REMOVED = 288, 6, [2, 4]
 KEPT = [i for i in range(LAYERS) if i not in REMOVED]
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2, vocab_size=VOCAB,
@@ -68,13 +66,6 @@ def check(condition, what):
     if not condition:
         problems.append(what)
         print(f"NOT EQUAL: {what}")
-
-
-def espalier(*words):
-    done = subprocess.run([ESPALIER, *map(str, words), "--progress", "none", "--json"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"espalier {' '.join(map(str, words))}: exit {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 def random_model(values, seed):
