@@ -4,7 +4,7 @@
 
 The first N documents of PIQA (default 200; 0: all), SmolLM2-135M-Instruct as a folder. Both in turn, ROUNDS times; the peer with
 each of its batch sizes (8 to 256 on CUDA, 8 to 64 on the CPU, where more only costs memory), the fastest counts. Target: items/s
-ratio >= 1 with equal acc; with float32 equal acc_norm and log-likelihoods within 1e-4 of their size too. Needs what peer_bench.py says and
+ratio >= 1 (1.5 on CUDA) with equal acc; with float32 equal acc_norm and log-likelihoods within 1e-4 of their size too. Needs what peer_bench.py says and
 ESPALIER_DATA/eval/piqa_valid.jsonl with its labels.
 """
 
@@ -60,6 +60,7 @@ def speed(name):
 
 
 fastest = max((name for name in rows if name != "espalier"), key=speed)
+target = 1.5 if asked.device == "cuda" else 1.0
 exact = ["acc", "acc_norm"] if asked.dtype == "float32" else ["acc"]
 same = all(row[key] == rows["espalier"][0][key] for row in rows["espalier"] + rows[fastest] for key in exact)
 close = asked.dtype != "float32" or difference < 1e-4
@@ -70,4 +71,4 @@ bench.keep(f"eval_piqa_{asked.device}_{asked.dtype}", {
     "fastest_peer": fastest, "items_per_second_ratio": speed("espalier") / speed(fastest),
     "peak_rss_ratio": column("espalier", "peak_rss_bytes")["median"] / column(fastest, "peak_rss_bytes")["median"],
     "scores_equal": same, "largest_relative_log_likelihood_difference": difference,
-    "targets": {"items_per_second_ratio": ">= 1", "scores_equal": True}, "met": speed("espalier") >= speed(fastest) and same and close})
+    "targets": {"items_per_second_ratio": f">= {target}", "scores_equal": True}, "met": speed("espalier") >= target * speed(fastest) and same and close})
