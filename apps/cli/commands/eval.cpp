@@ -60,7 +60,7 @@ std::optional<TokenId> choose_bos(const EvalOptions& o, const Tokenizer& tokeniz
 
 std::int64_t batch_tokens(const EvalOptions& o, at::Device device) {
   if (o.batch_tokens > 0) return o.batch_tokens;
-  return device.is_cpu() ? 1024 : 16384;  // a GPU waits for its launches at less
+  return device.is_cpu() ? 1024 : 8192;  // a GPU waits for its launches at less
 }
 
 void print_estimates(Context& context, const std::vector<CostEstimate>& parts) {

@@ -46,7 +46,7 @@ struct EvalOptions {
     option(
         "batch_tokens", batch_tokens,
         "tokens per forward pass; on a CPU it never changes the score, on a GPU in the last bits. "
-        "0 takes 1024 on a CPU, 16384 on a GPU",
+        "0 takes 1024 on a CPU, 8192 on a GPU",
         at_least(0));
     option("special_in_text", special_in_text,
            "special tokens written in the text become their ids, as in transformers; off takes "
