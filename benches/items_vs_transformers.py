@@ -2,8 +2,8 @@
 
     python benches/items_vs_transformers.py ESPALIER DATA OUT.json FOLDER... [--device cuda] [--limit N]
 
-FOLDER: Hugging Face folders, say a dense model and the same pruned and healed. float32, one sequence after the other in the loop (no
-padding, so nothing of ours is shared with it). An item is equal when choice and greedy flag are equal and every log-likelihood is within
+FOLDER: Hugging Face folders, say a dense model and the same pruned and healed. float32; the loop runs sequences in batches of --batch
+(1: none is padded), sorted by length, padded on the right. An item is equal when choice and greedy flag are equal and every log-likelihood is within
 1e-3 of its size; an item whose two choices are closer than that may differ in choice and is counted apart. Exit code 1 when items differ.
 Needs torch and transformers.
 """
@@ -25,6 +25,7 @@ arguments.add_argument("out", type=pathlib.Path)
 arguments.add_argument("folders", nargs="+", type=pathlib.Path)
 arguments.add_argument("--device", default="cpu")
 arguments.add_argument("--limit", type=int, default=0)
+arguments.add_argument("--batch", type=int, default=16)
 asked = arguments.parse_args()
 TOLERANCE = 1e-3
 
@@ -47,10 +48,20 @@ def lambada():
 
 
 @torch.inference_mode()
-def likelihood(model, left, whole):
-    logits = model(torch.tensor([whole[:-1]], device=asked.device), use_cache=False).logits[0, len(left) - 1:].float().log_softmax(-1)
-    target = torch.tensor(whole[len(left):], device=asked.device)
-    return logits.gather(1, target[:, None]).sum().item(), bool((logits.argmax(-1) == target).all())
+def likelihoods(model, requests):
+    """(log-likelihood, greedy) of each (ids of the context, ids of both)."""
+    found = [None] * len(requests)
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1]))
+    for first in range(0, len(order), asked.batch):
+        part = order[first: first + asked.batch]
+        inputs = torch.nn.utils.rnn.pad_sequence([torch.tensor(requests[i][1][:-1]) for i in part], batch_first=True)
+        logits = model(inputs.to(asked.device), use_cache=False).logits
+        for row, i in zip(logits, part):
+            left, whole = requests[i]
+            row = row[len(left) - 1: len(whole) - 1].float().log_softmax(-1)
+            target = torch.tensor(whole[len(left):], device=asked.device)
+            found[i] = row.gather(1, target[:, None]).sum().item(), bool((row.argmax(-1) == target).all())
+    return found
 
 
 def loop(folder, items):
@@ -60,7 +71,8 @@ def loop(folder, items):
     def ids(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    return [[likelihood(model, ids(context), ids(context + choice)) for choice in choices] for context, choices, _ in items]
+    found = iter(likelihoods(model, [(ids(context), ids(context + choice)) for context, choices, _ in items for choice in choices]))
+    return [[next(found) for _ in choices] for _, choices, _ in items]
 
 
 def ours(folder, task):
