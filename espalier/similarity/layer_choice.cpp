@@ -12,6 +12,8 @@
 namespace espalier {
 namespace {
 
+constexpr const char* kSubject = "layers to keep";
+
 bool holds(const std::vector<std::int64_t>& layers, std::int64_t layer) {
   return std::find(layers.begin(), layers.end(), layer) != layers.end();
 }
@@ -33,13 +35,13 @@ std::vector<std::int64_t> cheapest(std::span<const double> cost, std::int64_t ke
                                    [&](std::int64_t l) { return l >= 0 && l < layers; });
   ESPALIER_ASSERT(fixed == static_cast<std::ptrdiff_t>(always.size()));
   if (keep < 1 || keep > layers) {
-    throw Error(
-        ErrorKind::kUsage, "--keep-layers",
-        format("is {}, but there are {} layers; between 1 and {} can stay", keep, layers, layers));
+    throw Error(ErrorKind::kUsage, kSubject,
+                format("{} are asked for, but there are {} layers; 1 to {} can stay", keep, layers,
+                       layers));
   }
   if (keep < fixed) {
-    throw Error(ErrorKind::kUsage, "--keep-layers",
-                format("is {}, but {} layers are protected", keep, fixed))
+    throw Error(ErrorKind::kUsage, kSubject,
+                format("{} are asked for, but {} are protected", keep, fixed))
         .hint("keep more layers; on a CNN --allow-stage-head-drop lets the heads of stages go");
   }
   std::vector<std::int64_t> order(cost.size());
@@ -63,6 +65,12 @@ std::vector<std::int64_t> least_of_segments(const Segmentation& segmentation, st
     ++least[static_cast<std::size_t>(segment[static_cast<std::size_t>(layer)])];
   for (std::int64_t& count : least) count = std::max<std::int64_t>(1, count);
   return least;
+}
+
+std::int64_t least_in_all(const Segmentation& segmentation, std::int64_t layers,
+                          const std::vector<std::int64_t>& always) {
+  const std::vector<std::int64_t> least = least_of_segments(segmentation, layers, always);
+  return std::accumulate(least.begin(), least.end(), std::int64_t{0});
 }
 
 }  // namespace
@@ -91,10 +99,11 @@ std::vector<std::int64_t> keep_most_important(std::span<const double> importance
   return cheapest(cost, keep, always);
 }
 
-Segmentation segment_layers(const at::Tensor& cka, SegmentOn on,
-                            const SegmentationOptions& options) {
+Segmentation segment_layers(const at::Tensor& cka, const SegmentRule& rule) {
   const at::Tensor matrix = square_matrix(cka);
-  if (on == SegmentOn::kRows) return fisher_segmentation_of_rows(matrix, options);
+  SegmentationOptions options{.tolerance = rule.tolerance, .search = rule.search};
+  options.k_max = rule.k_max.value_or(std::min(options.k_max, matrix.size(0)));
+  if (rule.on == SegmentOn::kRows) return fisher_segmentation_of_rows(matrix, options);
   const at::Tensor sums = matrix.sum(1);
   return fisher_segmentation(
       {sums.const_data_ptr<double>(), static_cast<std::size_t>(sums.numel())}, options);
@@ -104,13 +113,14 @@ std::vector<std::int64_t> proportional_budgets(const Segmentation& segmentation,
                                                std::int64_t layers, std::int64_t keep,
                                                const std::vector<std::int64_t>& always) {
   const std::vector<std::int64_t> least = least_of_segments(segmentation, layers, always);
-  const std::int64_t needed = std::accumulate(least.begin(), least.end(), std::int64_t{0});
+  const std::int64_t needed = least_in_all(segmentation, layers, always);
   if (keep > layers || keep < needed) {
-    throw Error(ErrorKind::kUsage, "--keep-layers",
-                keep > layers
-                    ? format("is {}, but there are {} layers", keep, layers)
-                    : format("is {}, but {} segments with {} protected layers need at least {}",
-                             keep, least.size(), always.size(), needed))
+    throw Error(
+        ErrorKind::kUsage, kSubject,
+        keep > layers
+            ? format("{} are asked for, but there are {}", keep, layers)
+            : format("{} are asked for, but {} segments with {} protected layers need at least {}",
+                     keep, least.size(), always.size(), needed))
         .hint("keep more layers, or lower --segments-max");
   }
   const std::vector<std::int64_t> sizes = segmentation.sizes(layers);
@@ -182,6 +192,30 @@ std::vector<std::int64_t> keep_top_of_segments(std::span<const double> importanc
       kept.push_back(first + layer);
   }
   return kept;
+}
+
+SegmentPlan plan_segments(const at::Tensor& cka, std::span<const double> importance,
+                          std::int64_t keep, const SegmentRule& rule,
+                          const std::vector<std::int64_t>& always) {
+  const auto layers = static_cast<std::int64_t>(importance.size());
+  ESPALIER_ASSERT(cka.dim() == 2 && cka.size(0) == layers);
+  SegmentPlan plan;
+  plan.segmentation = segment_layers(cka, rule);
+  if (rule.budgets.empty()) {
+    // Unless a number of segments was asked for, there are no more than can keep a layer each.
+    SegmentRule fewer = rule;
+    while (!rule.k_max && plan.segmentation.starts.size() > 1 &&
+           least_in_all(plan.segmentation, layers, always) > keep) {
+      fewer.k_max = static_cast<std::int64_t>(plan.segmentation.starts.size()) - 1;
+      plan.segmentation = segment_layers(cka, fewer);
+    }
+    plan.budgets = proportional_budgets(plan.segmentation, layers, keep, always);
+  } else {
+    check_budgets(rule.budgets, plan.segmentation, layers, keep, always);
+    plan.budgets = rule.budgets;
+  }
+  plan.kept = keep_top_of_segments(importance, plan.segmentation, plan.budgets, always);
+  return plan;
 }
 
 }  // namespace espalier

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -33,9 +34,17 @@ enum class SegmentOn : std::uint8_t {
   kRows,  // the row itself
 };
 
+/// How layers are segmented and how many of each segment stay.
+struct SegmentRule {
+  SegmentOn on = SegmentOn::kSum;
+  std::optional<std::int64_t> k_max = {};  // most segments; nothing: 6, or one per layer of fewer
+  double tolerance = 0.05;                 // see SegmentationOptions
+  SplitSearch search = SplitSearch::kOptimal;
+  std::vector<std::int64_t> budgets = {};  // layers that stay of each segment; empty: in proportion
+};
+
 /// Segments the layers of `cka` [M, M]; NaN counts 0. Throws what fisher_segmentation throws.
-Segmentation segment_layers(const at::Tensor& cka, SegmentOn on,
-                            const SegmentationOptions& options);
+Segmentation segment_layers(const at::Tensor& cka, const SegmentRule& rule);
 
 /// How many layers of each segment stay, `keep` in all: in proportion to the segments' sizes by
 /// largest remainder, never fewer than 1 and than the `always` layers of a segment, never more than
@@ -49,6 +58,19 @@ std::vector<std::int64_t> proportional_budgets(const Segmentation& segmentation,
 void check_budgets(const std::vector<std::int64_t>& budgets, const Segmentation& segmentation,
                    std::int64_t layers, std::int64_t keep,
                    const std::vector<std::int64_t>& always = {});
+
+/// What was cut and what stays.
+struct SegmentPlan {
+  Segmentation segmentation;
+  std::vector<std::int64_t> budgets, kept;
+};
+
+/// All of it: segments of `cka`, budgets (given or proportional), the most important layers of
+/// each. `importance` has one finite number per layer. Throws what its steps throw. Source: SGLP,
+/// arXiv 2410.14720 (spec 2.7).
+SegmentPlan plan_segments(const at::Tensor& cka, std::span<const double> importance,
+                          std::int64_t keep, const SegmentRule& rule,
+                          const std::vector<std::int64_t>& always = {});
 
 /// The layers with the largest importance of each segment, as many as its budget, ascending;
 /// `always` among them. Budgets must have passed check_budgets.

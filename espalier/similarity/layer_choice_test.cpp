@@ -69,11 +69,11 @@ TEST(AdjacentRule, ProtectedLayersStayAndTiesGoToTheLowerIndex) {
   EXPECT_EQ(keep_least_similar(a, 6).size(), 6u);
   const Error few = thrown_by([&] { keep_least_similar(a, 2, {0, 2, 5}); });
   EXPECT_EQ(few.kind(), ErrorKind::kUsage);
-  EXPECT_EQ(few.subject(), "--keep-layers");
-  EXPECT_EQ(few.message(), "is 2, but 3 layers are protected");
+  EXPECT_EQ(few.subject(), "layers to keep");
+  EXPECT_EQ(few.message(), "2 are asked for, but 3 are protected");
   EXPECT_FALSE(few.hint_text().empty());
   EXPECT_EQ(thrown_by([&] { keep_least_similar(a, 7); }).message(),
-            "is 7, but there are 6 layers; between 1 and 6 can stay");
+            "7 are asked for, but there are 6 layers; 1 to 6 can stay");
   EXPECT_EQ(thrown_by([&] { keep_least_similar(a, 0); }).kind(), ErrorKind::kUsage);
 }
 
@@ -104,7 +104,7 @@ at::Tensor two_groups() {
 TEST(Segments, GroupsOfAlikeLayersAreFound) {
   // Row sums: 2 + 4 * 0.1 = 2.4 and 4 + 2 * 0.1 = 4.2.
   for (const SegmentOn on : {SegmentOn::kSum, SegmentOn::kRows}) {
-    const Segmentation found = segment_layers(two_groups(), on, {});
+    const Segmentation found = segment_layers(two_groups(), {.on = on});
     EXPECT_EQ(found.starts, (Layers{0, 2}));
     EXPECT_EQ(found.cost, 0);
   }
@@ -114,8 +114,8 @@ TEST(Segments, EqualSumsAreToldApartByRowsOnly) {
   at::Tensor cka = at::zeros({4, 4}, at::kDouble);
   cka.narrow(0, 0, 2).narrow(1, 0, 2).fill_(1);
   cka.narrow(0, 2, 2).narrow(1, 2, 2).fill_(1);
-  EXPECT_EQ(segment_layers(cka, SegmentOn::kSum, {.k_max = 3}).k, 1);
-  EXPECT_EQ(segment_layers(cka, SegmentOn::kRows, {.k_max = 3}).starts, (Layers{0, 2}));
+  EXPECT_EQ(segment_layers(cka, {.on = SegmentOn::kSum}).k, 1);
+  EXPECT_EQ(segment_layers(cka, {.on = SegmentOn::kRows}).starts, (Layers{0, 2}));
 }
 
 Segmentation cut(Layers starts) {
@@ -139,9 +139,10 @@ TEST(Budgets, LargestRemainder) {
 TEST(Budgets, ImpossibleOnesAreRefusedWithBothNumbers) {
   const Segmentation s = cut({0, 3, 11, 24, 26});
   const Error few = thrown_by([&] { proportional_budgets(s, 28, 5, {0, 10, 19, 20}); });
-  EXPECT_EQ(few.message(), "is 5, but 5 segments with 4 protected layers need at least 6");
+  EXPECT_EQ(few.message(),
+            "5 are asked for, but 5 segments with 4 protected layers need at least 6");
   EXPECT_EQ(thrown_by([&] { proportional_budgets(s, 28, 29); }).message(),
-            "is 29, but there are 28 layers");
+            "29 are asked for, but there are 28");
   check_budgets({3, 4, 5, 2, 2}, s, 28, 16);
   const Error count = thrown_by([&] { check_budgets({3, 4}, s, 28, 7); });
   EXPECT_EQ(count.subject(), "--segment-keep");
@@ -159,6 +160,21 @@ TEST(Budgets, TheTopOfEachSegmentStays) {
   const Values importance{5, 1, 2, 9, 3, 3};
   EXPECT_EQ(keep_top_of_segments(importance, s, {1, 2}), (Layers{0, 3, 4}));
   EXPECT_EQ(keep_top_of_segments(importance, s, {1, 2}, {2}), (Layers{0, 2, 3}));
+}
+
+TEST(Segments, OnePlanFromMatrixToKeptLayers) {
+  const Values importance{1, 2, 9, 8, 7, 6};
+  const SegmentPlan plan = plan_segments(two_groups(), importance, 3, {});
+  EXPECT_EQ(plan.budgets, (Layers{1, 2}));
+  EXPECT_EQ(plan.kept, (Layers{1, 2, 3}));
+  EXPECT_EQ(plan_segments(two_groups(), importance, 3, {.budgets = {2, 1}}, {5}).kept,
+            (Layers{0, 1, 5}));
+  const Error more = thrown_by([&] { plan_segments(two_groups(), importance, 3, {.k_max = 7}); });
+  EXPECT_EQ(more.message(), "at most 7 segments of 6 members were asked for; 1 to 6 are possible");
+  EXPECT_EQ(thrown_by([&] {
+              plan_segments(two_groups(), importance, 3, {.budgets = {1, 1}});
+            }).message(),
+            "adds up to 2, but 3 layers are to stay");
 }
 
 }  // namespace
