@@ -66,8 +66,9 @@ struct SegmentPlan {
 };
 
 /// All of it: segments of `cka`, budgets (given or proportional), the most important layers of
-/// each. `importance` has one finite number per layer. Throws what its steps throw. Source: SGLP,
-/// arXiv 2410.14720 (spec 2.7).
+/// each. Without rule.k_max and budgets, more segments than `keep` can serve are not made.
+/// `importance` has one finite number per layer. Throws what its steps throw. Source: SGLP, arXiv
+/// 2410.14720 (spec 2.7).
 SegmentPlan plan_segments(const at::Tensor& cka, std::span<const double> importance,
                           std::int64_t keep, const SegmentRule& rule,
                           const std::vector<std::int64_t>& always = {});

@@ -169,6 +169,9 @@ TEST(Segments, OnePlanFromMatrixToKeptLayers) {
   EXPECT_EQ(plan.kept, (Layers{1, 2, 3}));
   EXPECT_EQ(plan_segments(two_groups(), importance, 3, {.budgets = {2, 1}}, {5}).kept,
             (Layers{0, 1, 5}));
+  EXPECT_EQ(plan_segments(two_groups(), importance, 1, {}).segmentation.k, 1);
+  EXPECT_EQ(thrown_by([&] { plan_segments(two_groups(), importance, 1, {.k_max = 2}); }).message(),
+            "1 are asked for, but 2 segments with 0 protected layers need at least 2");
   const Error more = thrown_by([&] { plan_segments(two_groups(), importance, 3, {.k_max = 7}); });
   EXPECT_EQ(more.message(), "at most 7 segments of 6 members were asked for; 1 to 6 are possible");
   EXPECT_EQ(thrown_by([&] {
