@@ -28,7 +28,8 @@ mark_done() { printf '%s\n' "$2" > "$deps/stamps/$1.partial" && mv "$deps/stamps
 build_packages=(
   cmake ninja-build pkg-config python3
   libcli11-dev libyaml-cpp-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev
-  libxxhash-dev libssl-dev zlib1g-dev libzstd-dev libgtest-dev libbenchmark-dev
+  libxxhash-dev libssl-dev zlib1g-dev libzstd-dev libjpeg-dev libpng-dev libwebp-dev libarchive-dev
+  libgtest-dev libbenchmark-dev
 )
 speed_packages=(ccache mold)   # the build works without them, more slowly
 

@@ -53,6 +53,9 @@ MetricText text_of(const std::string& metric) {
   if (metric == "gradnorm")
     return {"Gradient norm (gradnorm)", "norm of dL/dw",
             "How steeply the loss depends on the layer's weights. Low: little to lose."};
+  if (metric == "sglp")
+    return {"Gradient norm inside segments (sglp)", "norm of dL/dw",
+            "Layers are segmented by CKA; of each segment those with the largest gradient stay."};
   if (metric == "sleb")
     return {"Place in the greedy order (sleb)", "place",
             "Layers in the order in which their removal costs least, given those already gone."};
@@ -183,6 +186,15 @@ void add_similarity(const RedundancyResult& result, HtmlReport& report) {
     if (choice.method == "cka_adj") {
       map.highlight = as_ints(choice.removed);
       map.highlight_name = "cka_adj would remove";
+    } else if (choice.method == "sglp") {
+      const std::vector<std::int64_t> starts =
+          segment_plan(result.scores, result.remove).segmentation.starts;
+      map.cuts.assign(starts.begin() + 1, starts.end());
+      map.cuts_name = "segments of sglp";
+      if (map.highlight.empty()) {
+        map.highlight = as_ints(choice.removed);
+        map.highlight_name = "sglp would remove";
+      }
     }
   }
   report.heat_map(map);
@@ -272,6 +284,7 @@ void write_redundancy(const RedundancyResult& result, const fs::path& folder) {
   write_file_atomically(folder / "scores.json",
                         scores_to_json(result.scores, result.model, result.calibration));
   for (const auto& [metric, values] : result.scores.metrics) {
+    if (metric == "sglp") continue;  // segments share what goes anew for each number of layers
     write_file_atomically(folder / format("block_order_{}.csv", metric),
                           order_to_csv(block_order(result.scores, metric)));
   }
