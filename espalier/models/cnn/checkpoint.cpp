@@ -1,4 +1,4 @@
-// Files of a CNN: folders of ours, single safetensors files under public names.
+// Files of a CNN: folders of ours, single files of safetensors or torch.save under public names.
 #include <set>
 
 #include <ATen/ops/isfinite.h>
@@ -7,6 +7,7 @@
 #include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/io/safetensors.h"
+#include "espalier/io/torch_pickle.h"
 #include "espalier/models/cnn/arch_internal.h"
 #include "espalier/models/cnn/checkpoint_internal.h"
 #include "espalier/tensor/tensor_view.h"
@@ -23,6 +24,12 @@ TensorMap read_safetensors(const std::filesystem::path& path) {
   for (const StoredTensor& stored : file.tensors())
     tensors.emplace(stored.name, view_bytes(stored.data, stored.dtype, stored.shape, stored.file));
   return tensors;
+}
+
+/// A single file. Its name decides: a safetensors header may start like a pickle by chance.
+TensorMap read_file_tensors(const std::filesystem::path& path) {
+  if (path.extension() == ".safetensors" || !is_torch_pickle(path)) return read_safetensors(path);
+  return load_torch_pickle(path).tensors;
 }
 
 TensorMap without_prefix(const TensorMap& tensors, std::string_view prefix) {
@@ -141,7 +148,7 @@ Cnn Cnn::load(const std::filesystem::path& path, const std::string& arch) {
                 "a single file does not say which network it holds")
         .hint("pass --arch, for example --arch resnet56");
   }
-  const TensorMap tensors = unwrapped(read_safetensors(path));
+  const TensorMap tensors = unwrapped(read_file_tensors(path));
   Cnn net(config_of_tensors(arch, tensors));
   fill_from(net, tensors, path.string());
   return net;
