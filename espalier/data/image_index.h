@@ -20,9 +20,10 @@ enum class GreyRule : std::uint8_t { kRefuse, kConvert };
 enum class BrokenRule : std::uint8_t { kRefuse, kSkip };
 
 struct ImageSetOptions {
-  std::string split;       // train, test, ...: the folder above the class folders; empty: only one
-  std::int64_t limit = 0;  // the first so many images; 0: all
-  std::int64_t channels = 3;  // 1 or 3
+  std::string split;  // train, test, ...: the folder above the class folders; empty: only one
+  std::string preferred_split;  // the one taken when there are several and `split` names none
+  std::int64_t limit = 0;       // the first so many images; 0: all
+  std::int64_t channels = 3;    // 1 or 3
   GreyRule grey = GreyRule::kRefuse;
   BrokenRule broken = BrokenRule::kRefuse;
   AlphaRule alpha = AlphaRule::kDrop;
