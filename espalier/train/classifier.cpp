@@ -1,10 +1,9 @@
-// The step of a classifier: pixels to loss to gradients, recorded as a graph where that is
-// possible.
+// The step of a classifier: rows to pixels to loss to gradients, all on the device; train_loop.h
+// adds the update and records the whole.
 #include "espalier/train/classifier.h"
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -15,107 +14,100 @@
 #include "espalier/data/row_order.h"
 #include "espalier/nn/low_rank.h"
 #include "espalier/tensor/tensor_view.h"
-#include "espalier/train/captured_step.h"
 
 namespace espalier {
 namespace {
 
 constexpr std::int64_t kPixelShare = 4;  // pixels of up to 1/4 of a device's free memory lie there
 
-/// Tensors of the net that train, as leaves in it.
-std::vector<TrainedTensor> make_leaves(Cnn& net) {
+/// Calls fn(name, slot) for every trained tensor of the net.
+template <class Fn>
+void for_each_parameter(Cnn& net, Fn fn) {
   std::vector<std::string> names;
   for (const NamedTensor& parameter : net.parameters()) names.push_back(parameter.name);
-  std::vector<TrainedTensor> leaves;
   for_each_tensor(net, "", [&](const std::string& name, at::Tensor& tensor) {
-    if (std::ranges::find(names, name) == names.end()) return;
-    ESPALIER_ASSERT(tensor.scalar_type() == at::kFloat);
-    leaves.push_back(make_trained(name, tensor));
+    if (std::ranges::find(names, name) != names.end()) fn(name, tensor);
+  });
+}
+
+/// Tensors of the net that train, as leaves in it. With bfloat16 activations the matrices are
+/// bfloat16 copies of float32 masters: one pass casts all of them after a step, in place of one
+/// cast each per use.
+std::vector<TrainedTensor> make_leaves(Cnn& net, at::ScalarType type) {
+  std::vector<TrainedTensor> leaves;
+  for_each_parameter(net, [&](const std::string& name, at::Tensor& slot) {
+    ESPALIER_ASSERT(slot.scalar_type() == at::kFloat);
+    const at::Tensor full = slot;
+    if (slot.dim() > 1) slot = slot.to(type);
+    leaves.push_back(make_trained(name, slot, full));
   });
   return leaves;
+}
+
+/// The masters in place of the leaves.
+void end_training(Cnn& net, const std::vector<TrainedTensor>& leaves) {
+  freeze(leaves);
+  std::size_t i = 0;
+  for_each_parameter(net, [&](const std::string& name, at::Tensor& slot) {
+    ESPALIER_ASSERT(leaves[i].name == name);
+    slot = leaves[i++].master;
+  });
+}
+
+/// bfloat16 gradients become float32, all in one pass.
+void widen(std::vector<at::Tensor>& gradients) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> narrow, wide;
+  for (at::Tensor& g : gradients) {
+    if (g.scalar_type() == at::kFloat) continue;
+    narrow.push_back(g);
+    g = at::empty_like(g, at::kFloat);
+    wide.push_back(g);
+  }
+  if (!wide.empty()) at::_foreach_copy_(wide, narrow);
 }
 
 class ClassifierStep {
  public:
   ClassifierStep(const Cnn& net, const ImageSet& images, const ClassifierOptions& options,
-                 std::vector<at::Tensor> weights, std::shared_ptr<DropoutState> dropout,
-                 Reporter& reporter)
+                 const std::vector<TrainedTensor>& leaves, std::shared_ptr<DropoutState> dropout)
       : net_(net),
         options_(options),
-        device_(net.device()),
         order_(images.size(), options.batch_size, options.seed),
-        weights_(std::move(weights)),
-        dropout_(std::move(dropout)),
-        reporter_(reporter) {
+        dropout_(std::move(dropout)) {
+    const at::Device device = net.device();
     const auto bytes = static_cast<std::int64_t>(images.pixels.nbytes());
-    resident_ = device_.is_cpu() || bytes <= free_device_bytes(device_) / kPixelShare;
-    pixels_ = resident_ ? images.pixels.to(device_) : images.pixels;
-    labels_ = resident_ ? images.labels.to(device_) : images.labels;
-    if (options.capture && can_capture(device_)) pool_.emplace();
+    resident_ = device.is_cpu() || bytes <= free_device_bytes(device) / kPixelShare;
+    pixels_ = resident_ ? images.pixels.to(device) : images.pixels;
+    labels_ = resident_ ? images.labels.to(device) : images.labels;
+    for (const TrainedTensor& leaf : leaves) weights_.push_back(leaf.weight);
   }
 
-  StepGradients gradients(std::int64_t step) {
+  /// Rows (or, where pixels do not lie on the device, pixels), labels in the second case, draws of
+  /// the augmentation, number of the dropout masks.
+  std::vector<at::Tensor> inputs(std::int64_t step) {
     const std::vector<std::int64_t> rows = order_.batch(step);
     const at::Tensor indices = at::tensor(rows, at::kLong);
-    std::vector<at::Tensor> inputs{
-        resident_ ? indices : pixels_.index_select(0, indices),
-        resident_ ? at::Tensor() : labels_.index_select(0, indices),
-        augment_draws(options_.augment, options_.seed, order_.epoch_of(step), rows),
-        at::scalar_tensor(step, at::kLong)};
-    std::vector<at::Tensor> out = run(inputs, static_cast<std::int64_t>(rows.size()));
-    StepGradients result;
-    result.loss = out.front().item<double>();
-    result.tokens = static_cast<std::int64_t>(rows.size());
-    result.gradients.assign(std::make_move_iterator(out.begin() + 1),
-                            std::make_move_iterator(out.end()));
-    return result;
+    return {resident_ ? indices : pixels_.index_select(0, indices),
+            resident_ ? at::Tensor() : labels_.index_select(0, indices),
+            augment_draws(options_.augment, options_.seed, order_.epoch_of(step), rows),
+            at::scalar_tensor(step, at::kLong)};
   }
 
- private:
-  std::vector<at::Tensor> run(std::vector<at::Tensor>& inputs, std::int64_t rows);
-  std::vector<at::Tensor> compute(const std::vector<at::Tensor>& inputs) const;
+  std::vector<at::Tensor> loss_and_gradients(const std::vector<at::Tensor>& inputs) const;
 
+ private:
   const Cnn& net_;
   const ClassifierOptions& options_;
-  at::Device device_;
   RowOrder order_;
   std::vector<at::Tensor> weights_;
   std::shared_ptr<DropoutState> dropout_;
-  Reporter& reporter_;
   bool resident_ = false;
   at::Tensor pixels_, labels_;
-  std::optional<CapturePool> pool_;       // none: steps are not recorded
-  std::optional<CapturedStep> recorded_;  // of whole batches
-  bool warm_ = false;                     // a whole batch has run
 };
 
-std::vector<at::Tensor> ClassifierStep::run(std::vector<at::Tensor>& inputs, std::int64_t rows) {
-  const auto eager = [&] {
-    for (at::Tensor& t : inputs)
-      if (t.defined()) t = t.to(device_);
-    return compute(inputs);
-  };
-  if (!pool_ || rows != options_.batch_size) return eager();
-  // The first run loads kernels and lets cuDNN choose among them, which a recording cannot.
-  if (!warm_) {
-    warm_ = true;
-    return eager();
-  }
-  if (!recorded_) {
-    try {
-      recorded_.emplace([this](const std::vector<at::Tensor>& t) { return compute(t); }, inputs,
-                        device_, *pool_);
-    } catch (const std::exception& e) {
-      pool_.reset();
-      reporter_.warn(format("the step cannot be captured as a CUDA graph and runs without: {}",
-                            std::string(e.what()).substr(0, 200)));
-      return eager();
-    }
-  }
-  return recorded_->replay(inputs);
-}
-
-std::vector<at::Tensor> ClassifierStep::compute(const std::vector<at::Tensor>& inputs) const {
+std::vector<at::Tensor> ClassifierStep::loss_and_gradients(
+    const std::vector<at::Tensor>& inputs) const {
   at::Tensor x, labels;
   {
     const at::NoGradGuard no_grad;
@@ -134,7 +126,7 @@ std::vector<at::Tensor> ClassifierStep::compute(const std::vector<at::Tensor>& i
       classification_loss(net_.forward(x, NormMode::kBatch), labels, options_.label_smoothing);
   std::vector<at::Tensor> out = torch::autograd::grad({loss}, weights_);
   if (dropout_) dropout_->active = false;
-  const at::NoGradGuard no_grad;
+  widen(out);
   out.insert(out.begin(), loss.detach());
   return out;
 }
@@ -178,9 +170,11 @@ at::Tensor classification_loss(const at::Tensor& logits, const at::Tensor& label
 TrainResult train_classifier(Cnn& net, const ImageSet& images, const ClassifierOptions& options,
                              RunFolder& run, Reporter& reporter, const StopToken& stop) {
   check_images(net, images);
-  const std::vector<TrainedTensor> leaves = make_leaves(net);
-  std::vector<at::Tensor> weights;
-  for (const TrainedTensor& leaf : leaves) weights.push_back(leaf.weight);
+  net =
+      net.to(net.device(), at::kFloat,
+             options.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous)
+          .clone();  // statistics change in place, and another net may share them
+  const std::vector<TrainedTensor> leaves = make_leaves(net, options.type);
   std::shared_ptr<DropoutState> dropout;
   if (net.config().family == CnnFamily::kVgg) {
     dropout = std::make_shared<DropoutState>();
@@ -189,7 +183,7 @@ TrainResult train_classifier(Cnn& net, const ImageSet& images, const ClassifierO
     net.set_dropout(dropout);
   }
   if (net.device().is_cuda()) at::globalContext().setBenchmarkCuDNN(true);
-  ClassifierStep step(net, images, options, weights, dropout, reporter);
+  ClassifierStep step(net, images, options, leaves, dropout);
   const std::int64_t per_epoch = classifier_steps(images, options) / options.epochs;
 
   TrainOptions loop;
@@ -206,10 +200,12 @@ TrainResult train_classifier(Cnn& net, const ImageSet& images, const ClassifierO
   loop.evaluate_every = options.evaluate_epochs * per_epoch;
   loop.keep_best = options.keep_best;
   loop.unit = "images";
-  TrainResult result = train(
-      leaves, [&](std::int64_t number) { return step.gradients(number); }, loop, run, reporter,
-      stop);
-  freeze(leaves);
+  const DeviceStep device_step{
+      .inputs = [&](std::int64_t number) { return step.inputs(number); },
+      .loss_and_gradients = [&](const auto& inputs) { return step.loss_and_gradients(inputs); },
+      .record = options.capture};
+  TrainResult result = train(leaves, device_step, loop, run, reporter, stop);
+  end_training(net, leaves);
   net.set_dropout(nullptr);
   return result;
 }

@@ -15,7 +15,7 @@ enum class NormActivation : std::uint8_t { kNone, kRelu };
 /// may be undefined.
 struct BatchNormTensors {
   at::Tensor weight, bias;
-  at::Tensor running_mean, running_var, counter;
+  at::Tensor running_mean = {}, running_var = {}, counter = {};
   double momentum = 0.1, eps = 1e-5;
 };
 

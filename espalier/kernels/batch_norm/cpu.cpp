@@ -47,9 +47,10 @@ ESPALIER_INLINE void statistics_of(const BatchNormParams& p, std::int64_t chunk)
   const std::int64_t first = chunk * p.chunk_rows, rows = std::min(p.chunk_rows, p.rows - first);
   const T* x = static_cast<const T*>(p.x) + first * p.channels;
   float* out = p.partial + chunk * 2 * p.channels;
-  over_channels(p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
-    statistics_lanes(x + c, rows, p.channels, lanes, out + c, out + p.channels + c);
-  });
+  over_channels(
+      p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
+        statistics_lanes(x + c, rows, p.channels, lanes, out + c, out + p.channels + c);
+      });
 }
 
 ESPALIER_SIMD void statistics_f32(const BatchNormParams& p, std::int64_t chunk) {
@@ -83,12 +84,13 @@ ESPALIER_INLINE void apply_lanes(const BatchNormParams& p, std::int64_t first, s
 
 template <class T>
 ESPALIER_INLINE void apply_of(const BatchNormParams& p, std::int64_t first, std::int64_t last) {
-  over_channels(p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
-    if (p.residual != nullptr)
-      apply_lanes<T, true>(p, first, last, c, lanes);
-    else
-      apply_lanes<T, false>(p, first, last, c, lanes);
-  });
+  over_channels(
+      p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
+        if (p.residual != nullptr)
+          apply_lanes<T, true>(p, first, last, c, lanes);
+        else
+          apply_lanes<T, false>(p, first, last, c, lanes);
+      });
 }
 
 ESPALIER_SIMD void apply_f32(const BatchNormParams& p, std::int64_t first, std::int64_t last) {
@@ -177,14 +179,15 @@ ESPALIER_INLINE void backward_lanes(const BatchNormBackwardParams& p, std::int64
 /// Calls body.run<mask>(first channel, lanes) with the mask these parameters ask for.
 template <class Body>
 ESPALIER_INLINE void with_mask(const BatchNormBackwardParams& p, Body body) {
-  over_channels(p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
-    if (!p.relu)
-      body.template run<Mask::kNone>(c, lanes);
-    else if (p.y == nullptr)
-      body.template run<Mask::kFromX>(c, lanes);
-    else
-      body.template run<Mask::kFromY>(c, lanes);
-  });
+  over_channels(
+      p.channels, [&](std::int64_t c, std::int64_t lanes) __attribute__((always_inline)) {
+        if (!p.relu)
+          body.template run<Mask::kNone>(c, lanes);
+        else if (p.y == nullptr)
+          body.template run<Mask::kFromX>(c, lanes);
+        else
+          body.template run<Mask::kFromY>(c, lanes);
+      });
 }
 
 template <class T>
@@ -258,8 +261,7 @@ void batch_norm_finish_cpu(const BatchNormParams& p) {
     p.invstd[c] = static_cast<float>(1 / std::sqrt(squares / rows + static_cast<double>(p.eps)));
     if (p.running_mean == nullptr) continue;
     p.running_mean[c] += p.momentum * (p.mean[c] - p.running_mean[c]);
-    p.running_var[c] +=
-        p.momentum * (static_cast<float>(squares / (rows - 1)) - p.running_var[c]);
+    p.running_var[c] += p.momentum * (static_cast<float>(squares / (rows - 1)) - p.running_var[c]);
   }
   if (p.counter != nullptr) ++*p.counter;
 }

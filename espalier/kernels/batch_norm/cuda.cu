@@ -5,9 +5,9 @@
 //
 // Roofline: 2 reads of x, one of the residual, one write forward; backward x, g, y twice, two
 // writes. ResNet-56's tensors (8 MB at batch 256) mostly lie in the 50 MB of L2.
-#include <cuda_runtime.h>
-
 #include <cstdint>
+
+#include <cuda_runtime.h>
 
 #include "espalier/base/error.h"
 #include "espalier/kernels/batch_norm/kernels_internal.h"
@@ -315,8 +315,7 @@ __global__ void backward_apply_kernel(BatchNormBackwardParams p, int lanes, long
     float d[V], g[V], dx[V];
     channels.read(p, at, d, g);
 #pragma unroll
-    for (int i = 0; i < V; ++i)
-      dx[i] = channels.scale[i] * (g[i] - shift[i] - d[i] * pull[i]);
+    for (int i = 0; i < V; ++i) dx[i] = channels.scale[i] * (g[i] - shift[i] - d[i] * pull[i]);
     store<T, V>(static_cast<T*>(p.dx) + at, dx);
     if (p.dresidual != nullptr) store<T, V>(static_cast<T*>(p.dresidual) + at, g);
   }
@@ -346,8 +345,8 @@ void launch_forward(const BatchNormParams& p, cudaStream_t stream) {
                   stream>>>(p, static_cast<int>(chunks));
   check_launch();
   const long long rows = static_cast<long long>(kThreads / lanes) * kRowsPerThread;
-  apply_kernel<T, V><<<dim3(blocks_of(p.rows, rows), columns), kThreads, 0, stream>>>(p, lanes,
-                                                                                       rows);
+  apply_kernel<T, V>
+      <<<dim3(blocks_of(p.rows, rows), columns), kThreads, 0, stream>>>(p, lanes, rows);
   check_launch();
 }
 
@@ -359,13 +358,12 @@ void launch_backward(const BatchNormBackwardParams& p, cudaStream_t stream) {
   const unsigned chunks = blocks_of(p.rows, p.chunk_rows);
   backward_sums_kernel<T, V><<<dim3(chunks, columns), kThreads, 0, stream>>>(p, lanes);
   check_launch();
-  backward_finish_kernel<<<blocks_of(p.channels, kFinishChannels),
-                           kFinishChannels * kFinishSlices, 0, stream>>>(
-      p, static_cast<int>(chunks));
+  backward_finish_kernel<<<blocks_of(p.channels, kFinishChannels), kFinishChannels * kFinishSlices,
+                           0, stream>>>(p, static_cast<int>(chunks));
   check_launch();
   const long long rows = static_cast<long long>(kThreads / lanes) * kRowsPerThread;
-  backward_apply_kernel<T, V><<<dim3(blocks_of(p.rows, rows), columns), kThreads, 0, stream>>>(
-      p, lanes, rows);
+  backward_apply_kernel<T, V>
+      <<<dim3(blocks_of(p.rows, rows), columns), kThreads, 0, stream>>>(p, lanes, rows);
   check_launch();
 }
 

@@ -150,8 +150,7 @@ class BatchNormTrain : public torch::autograd::Function<BatchNormTrain> {
     const Normed out =
         by_kernel(x, norm, residual, relu ? NormActivation::kRelu : NormActivation::kNone);
     const bool keeps_y = relu && residual.defined();
-    ctx->save_for_backward(
-        {x, weight, bias, out.mean, out.invstd, keeps_y ? out.y : at::Tensor()});
+    ctx->save_for_backward({x, weight, bias, out.mean, out.invstd, keeps_y ? out.y : at::Tensor()});
     ctx->saved_data["relu"] = relu;
     ctx->saved_data["residual"] = residual.defined();
     return out.y;
@@ -160,13 +159,12 @@ class BatchNormTrain : public torch::autograd::Function<BatchNormTrain> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const bool wants_residual =
-        ctx->saved_data["residual"].toBool() && ctx->needs_input_grad(3);
+    const bool wants_residual = ctx->saved_data["residual"].toBool() && ctx->needs_input_grad(3);
     Gradients out = gradients(saved[0], saved[5], {{}, saved[3], saved[4]}, saved[1], saved[2],
                               grads[0].contiguous(at::MemoryFormat::ChannelsLast),
                               ctx->saved_data["relu"].toBool(), wants_residual);
-    return {std::move(out.x), std::move(out.weight), std::move(out.bias), std::move(out.residual),
-            at::Tensor(),     at::Tensor()};
+    return {std::move(out.x),        std::move(out.weight), std::move(out.bias),
+            std::move(out.residual), at::Tensor(),          at::Tensor()};
   }
 };
 

@@ -12,8 +12,8 @@ at::Tensor batch_norm_train_reference(const at::Tensor& x, const BatchNormTensor
   const at::IntArrayRef pixels{0, 2, 3};
   const at::Tensor centred = wide(x) - wide(x).mean(pixels, /*keepdim=*/true);
   const at::Tensor variance = centred.square().mean(pixels, /*keepdim=*/true);
-  at::Tensor y = centred / (variance + norm.eps).sqrt() * per_channel(norm.weight) +
-                 per_channel(norm.bias);
+  at::Tensor y =
+      centred / (variance + norm.eps).sqrt() * per_channel(norm.weight) + per_channel(norm.bias);
   if (residual.defined()) y = y + wide(residual);
   return activation == NormActivation::kRelu ? y.relu() : y;
 }
