@@ -11,6 +11,7 @@
 #include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
+#include "espalier/train/classifier_estimate.h"
 
 namespace espalier {
 namespace {
@@ -271,6 +272,24 @@ TEST_F(TrainClassifier, RefusesImagesThatTheNetCannotTake) {
             "images: have 4 classes, but the net has 3 outputs");
   images_.pixels = images_.pixels.narrow(1, 0, 1).contiguous();
   EXPECT_EQ(message(net()), "images: have 1 channels, but the net takes 3");
+}
+
+TEST_F(TrainClassifier, EstimateCountsWhatTheRunKeeps) {
+  ClassifierOptions options = small_options();
+  options.keep_best = true;
+  const Cnn cnn = net();
+  const at::Tensor before = cnn.parameters().front().tensor.clone();
+  const ClassifierEstimate e = estimate_classifier(cnn, images_, options, silent_reporter());
+  EXPECT_EQ(e.steps, 9);
+  // 74,900 parameters: the masters, their momentum, the average; and gradients.
+  EXPECT_EQ(e.weight_bytes, 74900 * 4 * 4);
+  EXPECT_EQ(e.checkpoint_bytes, 74900 * 4 * 4);  // no gradients, but the best
+  // Features of 16 x 16 images: 2 x 4096, 2048, 1024.
+  EXPECT_EQ(e.activation_bytes, 4 * 11264 * 8 * 4);
+  EXPECT_EQ(e.image_bytes, 22 * 3 * 16 * 16);
+  EXPECT_GT(e.seconds, 0);
+  EXPECT_EQ(e.peak_bytes(), e.weight_bytes + e.activation_bytes + e.image_bytes);
+  EXPECT_TRUE(at::equal(cnn.parameters().front().tensor, before));
 }
 
 }  // namespace
