@@ -1,4 +1,4 @@
-// Files of a CNN: folders of ours, single safetensors files under public names.
+// Files of a CNN: folders of ours, single files of safetensors or torch.save under public names.
 #include <set>
 
 #include <ATen/ops/isfinite.h>
@@ -7,6 +7,8 @@
 #include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/io/safetensors.h"
+#include "espalier/io/torch_pickle.h"
+#include "espalier/models/cnn/arch_internal.h"
 #include "espalier/models/cnn/checkpoint_internal.h"
 #include "espalier/tensor/tensor_view.h"
 
@@ -22,6 +24,12 @@ TensorMap read_safetensors(const std::filesystem::path& path) {
   for (const StoredTensor& stored : file.tensors())
     tensors.emplace(stored.name, view_bytes(stored.data, stored.dtype, stored.shape, stored.file));
   return tensors;
+}
+
+/// A single file. Its name decides: a safetensors header may start like a pickle by chance.
+TensorMap read_file_tensors(const std::filesystem::path& path) {
+  if (path.extension() == ".safetensors" || !is_torch_pickle(path)) return read_safetensors(path);
+  return load_torch_pickle(path).tensors;
 }
 
 TensorMap without_prefix(const TensorMap& tensors, std::string_view prefix) {
@@ -47,6 +55,19 @@ void check_finite(const std::string& name, const at::Tensor& tensor, ProblemList
   const at::Tensor bad = at::isfinite(tensor).logical_not();
   if (const auto count = bad.sum().item<std::int64_t>(); count > 0)
     problems.add(format("{} holds {} NaN or infinite value{}", name, count, count == 1 ? "" : "s"));
+}
+
+/// Why the tensors may not fit: VGG has two classifiers, depths differ.
+std::string layout_hint(const CnnConfig& config, const TensorMap& tensors) {
+  if (config.family == CnnFamily::kVgg) {
+    const bool imagenet = arch_of(config).imagenet, found = tensors.contains("classifier.0.weight");
+    const std::string base = config.arch.substr(0, 8);
+    if (found && !imagenet)
+      return format("this is torchvision's layout: pass --arch {}_4096", base);
+    if (!found && imagenet) return format("this is CIFAR's layout: pass --arch {}", base);
+  }
+  return format("expected is a {} with {} layers per stage", config.arch,
+                stage_counts_text(config));
 }
 
 }  // namespace
@@ -106,10 +127,7 @@ void fill_from(Cnn& net, const TensorMap& tensors, std::string_view source) {
   });
   for (const auto& [name, tensor] : tensors)
     if (!wanted.contains(name)) problems.add(format("{} is not expected", name));
-  if (problems.empty()) return;
-  problems.throw_if_any(format("expected is a {} with {} layers per stage", net.config().arch,
-                               stage_counts_text(net.config())),
-                        kMaxProblems);
+  problems.throw_if_any(layout_hint(net.config(), tensors), kMaxProblems);
 }
 
 Cnn Cnn::load(const std::filesystem::path& path, const std::string& arch) {
@@ -130,7 +148,7 @@ Cnn Cnn::load(const std::filesystem::path& path, const std::string& arch) {
                 "a single file does not say which network it holds")
         .hint("pass --arch, for example --arch resnet56");
   }
-  const TensorMap tensors = unwrapped(read_safetensors(path));
+  const TensorMap tensors = unwrapped(read_file_tensors(path));
   Cnn net(config_of_tensors(arch, tensors));
   fill_from(net, tensors, path.string());
   return net;

@@ -28,7 +28,20 @@ std::vector<NamedTensor> tensors_where(Cnn net, const std::function<bool(std::st
 
 }  // namespace
 
-Cnn::Cnn(CnnConfig config) : config_(std::move(config)), net_(empty_resnet(config_)) {}
+Cnn::Cnn(CnnConfig config) : config_(std::move(config)) {
+  switch (config_.family) {
+    case CnnFamily::kCifarResnet:
+    case CnnFamily::kResnet:
+      net_ = empty_resnet(config_);
+      break;
+    case CnnFamily::kVgg:
+      net_ = empty_vgg(config_);
+      break;
+    case CnnFamily::kNatsCell:
+      net_ = empty_nats_net(config_);
+      break;
+  }
+}
 
 Cnn Cnn::make(const CnnConfig& config, std::uint64_t seed) {
   Cnn net(config);

@@ -16,7 +16,9 @@
 
 #include "espalier/base/reporter.h"
 #include "espalier/models/cnn/config.h"
+#include "espalier/models/cnn/nats_net.h"
 #include "espalier/models/cnn/resnet.h"
+#include "espalier/models/cnn/vgg.h"
 #include "espalier/nn/batch_norm.h"
 #include "espalier/nn/visit.h"
 
@@ -51,8 +53,13 @@ class Cnn {
   /// Kaiming-normal over fan-out; torch's default elsewhere. float32 on the CPU.
   static Cnn make(const CnnConfig& config, std::uint64_t seed);
 
-  /// A folder of `save`. Throws Error(kInput) naming every missing and unexpected tensor, wrong
-  /// shapes, NaN or infinite weights.
+  /// A folder of `save` (`arch` empty or as its config says), or a single file of public names
+  /// (.safetensors, .pth, .th) with `arch`, whose classes and input channels follow from the tensors' shapes. Wrappers of
+  /// trainers are taken off: an outer dict (state_dict, model, net) and the prefix `module.`.
+  /// float16, bfloat16 and float64 become float32; a missing num_batches_tracked is 0.
+  ///
+  /// Throws Error(kInput) naming every missing and unexpected tensor, wrong shapes, NaN or infinite
+  /// weights; Error(kUsage) without the arch a file needs.
   static Cnn load(const std::filesystem::path& path, const std::string& arch = "");
 
   /// Writes config.json and model.safetensors (public names) into `folder`, which is made when it
@@ -91,6 +98,10 @@ class Cnn {
   /// Statistics and counters of the norms.
   std::vector<NamedTensor> buffers() const;
   std::int64_t parameter_count() const;
+  /// The same of a net that is not made: its tensors are never touched.
+  static std::int64_t count_parameters(const CnnConfig& config) {
+    return Cnn(config).parameter_count();
+  }
 
   /// The net without some hidden layers; weights are shared, but for re-initialised stage heads
   /// (each is a warning). `kept_hidden` ascending. Throws Error(kUsage) naming the stage and the
@@ -113,7 +124,7 @@ class Cnn {
   explicit Cnn(CnnConfig config);
 
   CnnConfig config_;
-  std::variant<Resnet> net_;
+  std::variant<Resnet, Vgg, NatsNet> net_;
   std::shared_ptr<const DropoutState> masks_;
 };
 

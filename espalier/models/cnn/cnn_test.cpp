@@ -25,7 +25,7 @@ CnnConfig blocks(const std::string& arch, const std::vector<std::int64_t>& count
 }
 
 TEST(CnnTest, ParameterCountsArePublished) {
-  const auto count = [](const CnnConfig& config) { return Cnn::make(config, 1).parameter_count(); };
+  const auto count = Cnn::count_parameters;
   EXPECT_EQ(count(cnn_config("resnet20", 10)), 269'722);
   EXPECT_EQ(count(cnn_config("resnet56", 10)), 853'018);
   EXPECT_EQ(count(cnn_config("resnet110", 10)), 1'727'962);
@@ -39,6 +39,20 @@ TEST(CnnTest, ParameterCountsArePublished) {
   EXPECT_EQ(count(cnn_config("resnet50", 1000)), 25'557'032);
   EXPECT_EQ(count(cnn_config("resnet101", 1000)), 44'549'160);
   EXPECT_EQ(count(cnn_config("resnet152", 1000)), 60'192'808);
+  EXPECT_EQ(count(cnn_config("vgg16_bn_4096", 1000)), 138'365'992);
+  EXPECT_EQ(count(cnn_config("vgg19_bn_4096", 1000)), 143'678'248);
+  // 13 (16) convolutions with bias and norm, then 512 x 512, 512 x 512, 512 x 10 with biases
+  EXPECT_EQ(count(cnn_config("vgg16_bn", 10)), 14'723'136 + 2 * 262'656 + 5'130);
+  EXPECT_EQ(count(cnn_config("vgg19_bn", 10)), 20'035'392 + 2 * 262'656 + 5'130);
+  // NATS-Bench lists 1.531546 and 1.073466 million for these
+  EXPECT_EQ(count(cnn_config("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|"
+                             "nor_conv_3x3~1|nor_conv_3x3~2|",
+                             10)),
+            1'531'546);
+  EXPECT_EQ(count(cnn_config("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|"
+                             "nor_conv_1x1~1|nor_conv_3x3~2|",
+                             10)),
+            1'073'466);
 }
 
 TEST(CnnTest, HiddenFeaturesInOrder) {
