@@ -31,7 +31,7 @@ struct ImageSetOptions {
   /// cut out; torchvision's Resize(S) and CenterCrop(crop).
   std::int64_t resize = 0;
   std::int64_t crop = 0;                               // 0: `resize`
-  ImageLimits limits;                                  // of one file
+  ImageLimits limits = {};                                  // of one file
   std::uint64_t max_memory = std::uint64_t{16} << 30;  // pixels and encoded bytes
 };
 
