@@ -20,9 +20,9 @@ ScoringCost scoring_cost(const DecoderConfig& config, const std::vector<std::str
     });
   };
   const std::int64_t layers = config.num_layers, tokens = samples * seq_len;
-  const bool all_streams = has({"ppl", "ppl+"}), gradients = has({"taylor", "taylor+", "gradnorm"}),
-             greedy = has({"sleb"}),
-             sweeps = all_streams || has({"bi", "angular", "cos_block", "cka_adj"});
+  const bool all_streams = has({"ppl", "ppl+"}),
+             gradients = has({"taylor", "taylor+", "gradnorm", "sglp"}), greedy = has({"sleb"}),
+             sweeps = all_streams || has({"bi", "angular", "cos_block", "cka_adj", "sglp"});
   ScoringCost cost;
   cost.bytes = residency == Residency::kResident
                    ? weight_bytes(config, type)
@@ -56,7 +56,7 @@ ScoringCost scoring_cost(const DecoderConfig& config, const std::vector<std::str
     cost.bytes += 2 * weight_bytes(config, type) / std::max<std::int64_t>(1, layers) +
                   forward_bytes(config, std::min<std::int64_t>(tokens, 2560), type);
   }
-  if (has({"cka_adj"})) {
+  if (has({"cka_adj", "sglp"})) {
     const std::int64_t rows = std::min<std::int64_t>(1024, tokens),
                        batches = (tokens + rows - 1) / rows;
     cost.bytes += (layers + 1) * batches * rows * rows / 2 * 8;

@@ -88,6 +88,7 @@ Json heat_map_json(const ReportHeatMap& map) {
   json["x_label"] = map.x_label;
   json["y_label"] = map.y_label;
   if (!map.highlight.empty()) json["highlight"] = map.highlight;
+  if (!map.cuts.empty()) json["cuts"] = map.cuts;
   json["values"] = Json::array();
   for (const auto& row : map.values) json["values"].push_back(numbers(row));
   return json;

@@ -43,6 +43,9 @@ struct ReportHeatMap {
   double low = 0, high = 1;
   std::vector<int> highlight;  // rows/columns marked on the axes
   std::string highlight_name;  // what they are: "removed"
+  /// Indices where a group of a square map begins; a frame is drawn around each group's own block.
+  std::vector<int> cuts;
+  std::string cuts_name;  // what the groups are, for the legend: "segments"
 };
 
 class HtmlReport {

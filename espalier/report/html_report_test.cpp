@@ -107,7 +107,8 @@ TEST(HtmlReport, EveryTextIsEscaped) {
   bars.highlight_name = kHostile;
   report.chart(bars);
   ReportHeatMap map = heat_map();
-  map.title = map.x_label = map.y_label = map.highlight_name = kHostile;
+  map.cuts = {1};
+  map.title = map.x_label = map.y_label = map.highlight_name = map.cuts_name = kHostile;
   report.heat_map(map);
   report.provenance({{kHostile, kHostile}});
   const std::string html = report.html();
@@ -303,6 +304,18 @@ TEST(HeatMapSvg, CellsScaleAndGaps) {
   EXPECT_EQ(count(svg, "fill=\"url(#map-gap)\"><title>1, 1: –</title>"), 1u);
   EXPECT_EQ(count(svg, "class=\"high\""), 3u) << "row 1, column 1, legend; 7 is outside";
   EXPECT_NE(svg.find("1 cells without a value are hatched"), std::string::npos);
+}
+
+TEST(HeatMapSvg, GroupsAreFramedOnTheDiagonal) {
+  ReportHeatMap map;
+  map.values = std::vector<std::vector<double>>(5, std::vector<double>(5, 0.5));
+  map.cuts = {2, 4, 9};  // 9 is outside
+  map.cuts_name = "segments";
+  const std::string svg = heat_map_svg(map);
+  EXPECT_EQ(nesting_problem(svg), "");
+  EXPECT_EQ(count(svg, "class=\"group\""), 4u) << "0-1, 2-3, 4, legend";
+  // Cells of 44: the second block is 88 wide.
+  EXPECT_EQ(count(svg, "width=\"88\" height=\"88\" class=\"group\""), 2u);
 }
 
 TEST(HeatMapSvg, DegenerateInputIsDrawn) {

@@ -92,6 +92,22 @@ void draw_cells(const ReportHeatMap& map, const Layout& layout, std::string_view
   body += svg_rect(layout.left, layout.top, layout.width, layout.height, "class=\"frame\"");
 }
 
+/// Frames around the blocks that groups of rows and columns make on the diagonal.
+void draw_groups(const ReportHeatMap& map, const Layout& layout, std::string& body) {
+  if (map.cuts.empty()) return;
+  const auto count = static_cast<int>(std::min(layout.rows, layout.columns));
+  std::set<int> edges(map.cuts.begin(), map.cuts.end());
+  edges.insert({0, count});
+  int first = 0;
+  for (const int edge : edges) {
+    if (edge <= first || edge > count) continue;
+    const double size = layout.cell * (edge - first);
+    body += svg_rect(layout.left + layout.cell * first, layout.top + layout.cell * first, size,
+                     size, "class=\"group\"");
+    first = edge;
+  }
+}
+
 void draw_axes(const ReportHeatMap& map, const Layout& layout, std::string& body) {
   const std::set<int> marked(map.highlight.begin(), map.highlight.end());
   const double bottom = layout.top + layout.height;
@@ -161,12 +177,17 @@ double draw_color_bar(const ReportHeatMap& map, const Layout& layout, std::strin
     widest = std::max(widest, text_width(tick.text));
   }
   double right = x + 22 + widest + 4;
-  if (!map.highlight.empty() && !map.highlight_name.empty()) {
-    const double left = right + 22;
-    body += svg_rect(left, layout.top, 14, 10, "class=\"high\" rx=\"2\"");
-    body += svg_text(left + 20, layout.top + 9, "start", "tick", shorten(map.highlight_name, 32));
-    right = left + 20 + text_width(shorten(map.highlight_name, 32)) + 4;
-  }
+  const double left = right + 22;
+  double top = layout.top;
+  const auto legend = [&](std::string_view style, const std::string& name) {
+    body += svg_rect(left, top, 14, 10, style);
+    body += svg_text(left + 20, top + 9, "start", "tick", shorten(name, 32));
+    right = std::max(right, left + 20 + text_width(shorten(name, 32)) + 4);
+    top += 20;
+  };
+  if (!map.highlight.empty() && !map.highlight_name.empty())
+    legend("class=\"high\" rx=\"2\"", map.highlight_name);
+  if (!map.cuts.empty() && !map.cuts_name.empty()) legend("class=\"group\"", map.cuts_name);
   return right;
 }
 
@@ -209,6 +230,7 @@ std::string heat_map_markup(const ReportHeatMap& map, Embed embed, std::string_v
   std::string body;
   const double right = draw_color_bar(map, layout, id, body);
   draw_cells(map, layout, id, body);
+  draw_groups(map, layout, body);
   draw_axes(map, layout, body);
   const double label_width = std::max(text_width(map.y_label), text_width(map.x_label)) + 8;
   const double height =

@@ -66,6 +66,7 @@ std::string svg_style() {
       "svg .curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
       "svg .raw{stroke-width:1;stroke-opacity:.3;stroke-dasharray:none!important}"
       "svg .high{fill:var(--accent)}"
+      "svg .group{fill:none;stroke:var(--accent);stroke-width:2}"
       "svg .cells{shape-rendering:crispEdges}"
       "svg .on-dark{fill:#ffffff;font-size:11px}svg .on-light{fill:#1a1f24;font-size:11px}"
       "svg .gap{fill:var(--bg)}svg .hatch{stroke:var(--axis);stroke-width:1}";

@@ -14,7 +14,6 @@
 namespace espalier {
 namespace {
 
-constexpr std::int64_t kChunkElements = 1 << 22;  // float64 elements converted at a time: 32 MiB
 constexpr double kRounding =
     1e-24;  // relative energy that float64 centring of a Gram leaves behind
 
@@ -49,11 +48,11 @@ void check_features(const at::Tensor& x, std::int64_t layer, CkaEstimator estima
 }
 
 /// Gram of the column-centred features, [m, m] float64; all zeros when every column is constant.
-/// Wide features are converted in chunks of columns, so the extra memory stays at kChunkElements
-/// values.
-at::Tensor centred_gram(const at::Tensor& x, std::int64_t layer) {
+/// Wide features are converted in chunks of columns, so the extra memory stays at `chunk_values`
+/// numbers.
+at::Tensor centred_gram(const at::Tensor& x, std::int64_t layer, std::int64_t chunk_values) {
   const std::int64_t m = x.size(0), width = x.size(1);
-  const std::int64_t chunk = std::max<std::int64_t>(1, kChunkElements / m);
+  const std::int64_t chunk = std::max<std::int64_t>(1, chunk_values / m);
   at::Tensor gram = at::zeros({m, m}, x.options().dtype(at::kDouble));
   double total = 0;
   for (std::int64_t begin = 0; begin < width; begin += chunk) {
@@ -108,18 +107,18 @@ at::Tensor ratio_of(const at::Tensor& hsic) {
 
 }  // namespace
 
-HsicMatrix::HsicMatrix(std::int64_t layers, CkaEstimator estimator)
-    : layers_(layers), estimator_(estimator) {
-  ESPALIER_ASSERT(layers > 0);
+HsicMatrix::HsicMatrix(std::int64_t layers, CkaEstimator estimator, std::int64_t chunk_values)
+    : layers_(layers), chunk_values_(chunk_values), estimator_(estimator) {
+  ESPALIER_ASSERT(layers > 0 && chunk_values > 0);
   sum_ = at::zeros({layers, layers}, at::kDouble);
   ratio_sum_ = at::zeros({layers, layers}, at::kDouble);
   ratio_count_ = at::zeros({layers, layers}, at::kDouble);
 }
 
 at::Tensor HsicMatrix::centred_row(const at::Tensor& features, std::int64_t layer,
-                                   CkaEstimator estimator) {
+                                   CkaEstimator estimator, std::int64_t chunk_values) {
   check_features(features, layer, estimator);
-  return upper_triangle(centred_gram(features, layer), estimator);
+  return upper_triangle(centred_gram(features, layer, chunk_values), estimator);
 }
 
 void HsicMatrix::add_batch(const std::vector<at::Tensor>& features) {
@@ -127,7 +126,7 @@ void HsicMatrix::add_batch(const std::vector<at::Tensor>& features) {
   at::Tensor rows;
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
     const at::Tensor& x = features[static_cast<std::size_t>(layer)];
-    const at::Tensor row = centred_row(x, layer, estimator_);
+    const at::Tensor row = centred_row(x, layer, estimator_, chunk_values_);
     if (x.size(0) != features.front().size(0)) {
       throw Error(ErrorKind::kInput, format("features of layer {}", layer),
                   format("{} samples, but layer 0 has {}", x.size(0), features.front().size(0)));
@@ -147,9 +146,9 @@ void HsicMatrix::add_rows(const at::Tensor& rows, std::int64_t samples) {
   const at::Tensor hsic =
       at::mm(rows, rows.t()).div_(unbiased ? n * (n - 3) : (n - 1) * (n - 1)).cpu();
   sum_.add_(hsic);
-  const at::Tensor ratio = ratio_of(hsic);
-  ratio_sum_.add_(at::nan_to_num(ratio, 0.0));
-  ratio_count_.add_(ratio.isnan().logical_not().to(at::kDouble));
+  last_ = ratio_of(hsic);
+  ratio_sum_.add_(at::nan_to_num(last_, 0.0));
+  ratio_count_.add_(last_.isnan().logical_not().to(at::kDouble));
   ++batches_;
 }
 

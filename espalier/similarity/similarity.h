@@ -19,19 +19,24 @@ enum class CkaEstimator : std::uint8_t { kBiased, kUnbiased };
 /// rounding is degenerate: NaN. Unbiased CKA may be negative and is not clamped.
 double linear_cka(const at::Tensor& x, const at::Tensor& y, CkaEstimator estimator);
 
+/// Values of wide features that are widened to float64 at a time: 32 MiB.
+inline constexpr std::int64_t kFeatureChunk = 1 << 22;
+
 /// HSIC of all pairs of layers over many minibatches: feed each batch's features, then read
 /// matrices. Each Gram [m, m] is centred once and flattened, so one GEMM gives all pairs
-/// (spec 4.7).
+/// (spec 4.7). Memory besides the features: one row of m (m+1) / 2 numbers per layer and
+/// `chunk_values` numbers.
 class HsicMatrix {
  public:
-  HsicMatrix(std::int64_t layers, CkaEstimator estimator);
+  HsicMatrix(std::int64_t layers, CkaEstimator estimator,
+             std::int64_t chunk_values = kFeatureChunk);
   /// `features[l]`: [m, p_l]; m >= 4 (unbiased) and equal over layers within a call.
   void add_batch(const std::vector<at::Tensor>& features);
   /// The same for callers that see one layer at a time: `centred_row` of each layer's features [m,
   /// p] of a batch, a vector of float64 (the upper triangle: m (m+1) / 2 numbers, biased, m (m-1) /
   /// 2, unbiased), then all rows at once. `layer` is for messages.
   static at::Tensor centred_row(const at::Tensor& features, std::int64_t layer,
-                                CkaEstimator estimator);
+                                CkaEstimator estimator, std::int64_t chunk_values = kFeatureChunk);
   void add_rows(const at::Tensor& rows, std::int64_t samples);
   /// Mean HSIC over batches, then the ratio (the minibatch estimator): [layers, layers] float64,
   /// NaN for degenerate layers.
@@ -39,14 +44,16 @@ class HsicMatrix {
   /// Mean over batches of each batch's CKA (the reference's rule); batches where a pair is
   /// degenerate are skipped for it.
   at::Tensor cka_mean_of_ratios() const;
+  /// CKA of the batch that was added last, for scores that are averaged over batches.
+  at::Tensor last_batch_cka() const { return last_; }
   std::vector<std::int64_t> degenerate_layers() const;
   std::int64_t batches() const { return batches_; }
 
  private:
-  std::int64_t layers_ = 0, batches_ = 0;
+  std::int64_t layers_ = 0, batches_ = 0, chunk_values_ = kFeatureChunk;
   CkaEstimator estimator_;
   at::Tensor sum_;  // [layers, layers] float64, summed HSIC
-  at::Tensor ratio_sum_, ratio_count_;
+  at::Tensor ratio_sum_, ratio_count_, last_;
 };
 
 /// 1 - mean over tokens of cos(before[t], after[t]); before, after [..., d]; float64 accumulation.

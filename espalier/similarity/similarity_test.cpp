@@ -138,6 +138,18 @@ TEST(HsicMatrix, AveragesHsicBeforeTheRatio) {
   EXPECT_EQ(matrix.batches(), 2);
 }
 
+TEST(HsicMatrix, SmallChunksAndTheLastBatch) {
+  const at::Tensor x = random({6, 50}, 12), y = random({6, 7}, 13);
+  HsicMatrix whole(2, CkaEstimator::kUnbiased), chunked(2, CkaEstimator::kUnbiased, 12);
+  whole.add_batch({y, x});
+  whole.add_batch({x, y});
+  chunked.add_batch({x, y});
+  EXPECT_NEAR(chunked.cka()[0][1].item<double>(), linear_cka(x, y, CkaEstimator::kUnbiased), 1e-12);
+  EXPECT_NEAR(whole.last_batch_cka()[0][1].item<double>(), chunked.cka()[0][1].item<double>(),
+              1e-12);
+  EXPECT_EQ(whole.last_batch_cka().sizes(), (at::IntArrayRef{2, 2}));
+}
+
 TEST(HsicMatrix, DegenerateLayersAreNamedAndNeverCrash) {
   for (const CkaEstimator estimator : {CkaEstimator::kBiased, CkaEstimator::kUnbiased}) {
     HsicMatrix matrix(3, estimator);

@@ -26,6 +26,7 @@
 #include "apps/cli/output_options.h"
 #include "apps/cli/scoring_cost.h"
 #include "apps/cli/scoring_options.h"
+#include "apps/cli/segment_options.h"
 
 namespace espalier::cli {
 namespace {
@@ -43,6 +44,7 @@ struct PruneOptions {
   OutputOptions output;
   CalibrationOptions calibration;
   ScoringOptions scoring;
+  SegmentOptions segments;
   CostOptions cost;
   MemoryOptions memory;
   std::string remove, keep, plan, from_mergekit, method = "auto", scores, recovery = "none",
@@ -83,6 +85,7 @@ struct PruneOptions {
            "whether the model will be trained afterwards; decides what auto means",
            one_of({"none", "planned"}));
     scoring.visit(option);
+    segments.visit(option);
     option.group("In rounds");
     option("iterative", iterative,
            "score, remove --step layers, train with --finetune, and again until all are gone");
@@ -130,6 +133,7 @@ lp::PruneRequest request_of(const PruneOptions& o, Context& context, const Decod
   request.thorough = o.thorough;
   request.gradient_batch = o.scoring.gradient_batch;
   request.taylor_per_batch = o.scoring.taylor_per_batch;
+  request.segments = o.segments.rule();
   if (!o.remove.empty()) request.remove = o.remove;
   if (!o.keep.empty()) request.keep = o.keep;
   request.ratio = o.ratio;
@@ -240,6 +244,8 @@ std::string result_json(const PruneOptions& o, const lp::PrunePlan& plan,
                     {"block_forwards", plan.scores.greedy.block_forwards},
                     {"plain_forwards", plan.scores.greedy.plain_forwards}};
   }
+  if (plan.segments)
+    json["segments"] = parse_json(lp::segments_to_json(*plan.segments), "segments");
   json["verified"] = outcome.comparison ? "logits" : "bit for bit";
   if (outcome.comparison) json["max_abs_logit_difference"] = outcome.comparison->max_abs_diff;
   json["out"] = o.output.out;
@@ -247,6 +253,13 @@ std::string result_json(const PruneOptions& o, const lp::PrunePlan& plan,
   json["seconds"] = seconds;
   json["peak_rss_bytes"] = peak_rss().count;
   return dump_json(json);
+}
+
+/// "3,8,13".
+std::string numbers_text(const std::vector<std::int64_t>& numbers) {
+  std::string text;
+  for (const std::int64_t number : numbers) text += format("{}{}", text.empty() ? "" : ",", number);
+  return text;
 }
 
 std::string result_text(const PruneOptions& o, const lp::PrunePlan& plan,
@@ -257,6 +270,11 @@ std::string result_text(const PruneOptions& o, const lp::PrunePlan& plan,
     text += "\n" + text_table({"model", "layers removed", "perplexity"}, rows);
     text += format("(calibration text: {} x {} tokens, no BOS)\n\n", plan.calibration.samples,
                    plan.calibration.seq_len);
+  }
+  if (plan.segments) {
+    text += format("segments of {} layers keep {}\n",
+                   numbers_text(plan.segments->segmentation.sizes(plan.layers)),
+                   numbers_text(plan.segments->budgets));
   }
   if (plan.scores.greedy.plain_forwards > 0) {
     text += format("greedy search: {} block runs instead of {}\n",

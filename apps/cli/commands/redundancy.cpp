@@ -16,6 +16,7 @@
 #include "apps/cli/output_options.h"
 #include "apps/cli/scoring_cost.h"
 #include "apps/cli/scoring_options.h"
+#include "apps/cli/segment_options.h"
 
 namespace espalier::cli {
 namespace {
@@ -27,6 +28,7 @@ struct RedundancyOptions {
   CalibrationOptions calibration;
   OutputOptions output{.out_required = false};
   ScoringOptions scoring;
+  SegmentOptions segments;
   CostOptions cost;
   MemoryOptions memory;
   std::vector<std::string> metrics{"bi", "angular", "ppl", "cka_adj", "mag_l1"};
@@ -40,7 +42,7 @@ struct RedundancyOptions {
     model.visit(option);
     option.group("Scores");
     option("metrics", metrics,
-           "layer scores to compute, all of one sweep but taylor, gradnorm and sleb",
+           "layer scores to compute, all of one sweep but taylor, gradnorm, sglp and sleb",
            one_of(lp::metric_names()));
     option("count", count, "number of layers that each score is asked to choose", at_least(1));
     option("ratio", ratio, "the same as a share of the layers, rounded down; default 0.25",
@@ -50,6 +52,7 @@ struct RedundancyOptions {
     scoring.visit(option);
     option("beta", beta, "steepness of MSRS", at_least(0));
     option("tau", tau, "CKA above which MSRS takes a pair of layers as redundant", in_range(-1, 1));
+    segments.visit(option);
     calibration.visit(option);
     output.visit(option);
     cost.visit(option);
@@ -131,6 +134,7 @@ lp::RedundancyResult measure(const RedundancyOptions& o, Context& context,
   options.taylor_per_batch = o.scoring.taylor_per_batch;
   options.memory_bytes = plan.working_bytes;
   result.scores = lp::score_layers(model, ids, options, reporter, context.stop);
+  result.scores.segments = o.segments.rule();
   if (result.remove > 0) result.choices = lp::choices_of(result.scores, result.remove);
   if (ids.defined()) measure_choices(result, model, ids, reporter, context.stop);
   if (result.scores.cka.defined() && result.scores.layers > 1)
@@ -156,6 +160,7 @@ int run_redundancy(const RedundancyOptions& o, Context& context) {
   const ModelLocation location = o.model.locate();
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
   layers_to_choose(o, config.num_layers);
+  o.segments.rule();
   if (o.cost.dry_run) {
     print_estimate(o, context, config,
                    plan_memory(o.memory, config, o.model.scalar_type(),

@@ -74,8 +74,8 @@ void check_rounds(const LayerScores& scores, std::int64_t remove) {
 
 const std::vector<std::string>& metric_names() {
   static const std::vector<std::string> names{
-      "reverse", "random", "mag_l1",  "mag_l2", "bi",      "angular",  "cos_block",
-      "ppl",     "ppl+",   "cka_adj", "taylor", "taylor+", "gradnorm", "sleb"};
+      "reverse", "random",  "mag_l1", "mag_l2",  "bi",       "angular", "cos_block", "ppl",
+      "ppl+",    "cka_adj", "taylor", "taylor+", "gradnorm", "sleb",    "sglp"};
   return names;
 }
 
@@ -103,6 +103,7 @@ std::vector<std::int64_t> protected_layers(std::string_view metric, std::int64_t
   std::vector<std::int64_t> never;
   if (metric.ends_with('+')) never = {0, 1, 2, 3, layers - 2, layers - 1};
   if (metric == "sleb") never = {0, layers - 1};
+  if (metric == "sglp") never = {0, 1};  // what a decoder does not survive without
   std::erase_if(never, [&](std::int64_t layer) { return layer < 0 || layer >= layers; });
   std::sort(never.begin(), never.end());
   never.erase(std::unique(never.begin(), never.end()), never.end());
@@ -145,6 +146,7 @@ std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::st
     std::iota(run.begin(), run.end(), best_start(metric, values, scores.layers, remove));
     return run;
   }
+  if (metric == "sglp") return complement(segment_plan(scores, remove).kept, scores.layers);
   std::vector<std::int64_t> chosen = candidates(scores, metric);
   if (static_cast<std::int64_t>(chosen.size()) < remove)
     refuse_too_many(scores, metric, remove, chosen.size());
@@ -152,6 +154,19 @@ std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::st
   chosen.resize(static_cast<std::size_t>(remove));
   std::sort(chosen.begin(), chosen.end());
   return chosen;
+}
+
+SegmentPlan segment_plan(const LayerScores& scores, std::int64_t remove) {
+  const auto importance = scores.metrics.find("sglp");
+  if (importance == scores.metrics.end() || !scores.cka.defined()) {
+    throw Error(ErrorKind::kInput, "sglp scores",
+                importance == scores.metrics.end()
+                    ? "there are none"
+                    : "come without the matrix `cka`, by which layers are segmented")
+        .hint("score the layers again with --metrics sglp");
+  }
+  return plan_segments(scores.cka, importance->second, scores.layers - remove, scores.segments,
+                       protected_layers("sglp", scores.layers));
 }
 
 std::vector<std::int64_t> block_order(const LayerScores& scores, const std::string& metric) {

@@ -120,6 +120,7 @@ std::string pruning_record(const PruneJob& job, const PrunePlan& plan) {
                     {"perplexity", plan.scores.greedy.perplexity},
                     {"block_forwards", plan.scores.greedy.block_forwards},
                     {"plain_forwards", plan.scores.greedy.plain_forwards}};
+  if (plan.segments) json["segments"] = parse_json(segments_to_json(*plan.segments), "segments");
   json["command"] = job.command_line;
   json["version"] = build_info().version;
   return dump_json(json);

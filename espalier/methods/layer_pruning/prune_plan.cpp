@@ -58,6 +58,14 @@ void drop_other_runs(LayerScores& scores, std::int64_t remove) {
   scores.greedy = {};
 }
 
+/// sglp has gradnorm's numbers, and is nothing without the matrix.
+void drop_unsegmentable(LayerScores& scores) {
+  if (!scores.cka.defined())
+    scores.metrics.erase("sglp");
+  else if (scores.metrics.contains("gradnorm"))
+    scores.metrics.emplace("sglp", scores.metrics.at("gradnorm"));
+}
+
 /// taylor+ has taylor's numbers, and ppl+ ppl's.
 void share_numbers(LayerScores& scores) {
   for (const char* metric : {"taylor", "ppl"}) {
@@ -78,6 +86,7 @@ LayerScores scores_of(const PruneRequest& request, std::int64_t num_layers) {
         .hint("leave --method out, or give a scores.json");
   }
   share_numbers(scores);
+  drop_unsegmentable(scores);
   return scores;
 }
 
@@ -268,6 +277,7 @@ PrunePlan plan_pruning(const std::filesystem::path& model, const PruneRequest& r
   if (method == "list") check_removal(size.removed, plan.layers, request.force);
   if (method == "sleb") check_sleb_rounds(plan.layers, size.count);
   drop_other_runs(plan.scores, size.count);
+  plan.scores.segments = request.segments;
   const std::vector<std::string> missing = missing_metrics(method, calibrated, plan.scores);
   check_calibration(missing, request, method);
 
@@ -283,6 +293,7 @@ PrunePlan plan_pruning(const std::filesystem::path& model, const PruneRequest& r
     check_removal(plan.chosen.removed, plan.layers, request.force);
   }
   plan.kept = complement(plan.chosen.removed, plan.layers);
+  if (method == "sglp") plan.segments = segment_plan(plan.scores, size.count);
   if (!calibrated) return plan;
   plan.dense_perplexity = measurement.perplexity_without_layers({});
   plan.chosen.perplexity = measurement.perplexity_without_layers(plan.chosen.removed);

@@ -31,6 +31,7 @@ struct PruneRequest {
   bool thorough = false;             // auto may take longer: sleb instead of angular
   std::int64_t gradient_batch = 10;  // of taylor and gradnorm, see ScoreOptions
   bool taylor_per_batch = false;
+  SegmentRule segments;           // of sglp
   std::int64_t memory_bytes = 0;  // see ScoreOptions
   bool force = false;             // layers 0 and 1 may go
   std::uint64_t seed = 42;
@@ -53,6 +54,7 @@ struct PrunePlan {
   PruneChoice chosen;                    // method "list" when the user named the layers
   std::optional<PruneChoice> runner_up;  // another metric's choice of as many layers
   double dense_perplexity = 0;           // of the calibration text; 0 without one
+  std::optional<SegmentPlan> segments;   // of sglp
   LayerScores scores;       // what was computed or read; no metrics for a list without calibration
   Calibration calibration;  // file "" without one
 };

@@ -10,6 +10,7 @@
 #include "espalier/methods/layer_pruning/model_card.h"
 #include "espalier/report/html_report.h"
 #include "espalier/run/build_info.h"
+#include "espalier/similarity/similarity_charts.h"
 #include "espalier/surgery/layer_plan.h"
 
 namespace espalier::layer_pruning {
@@ -53,6 +54,9 @@ MetricText text_of(const std::string& metric) {
   if (metric == "gradnorm")
     return {"Gradient norm (gradnorm)", "norm of dL/dw",
             "How steeply the loss depends on the layer's weights. Low: little to lose."};
+  if (metric == "sglp")
+    return {"Gradient norm inside segments (sglp)", "norm of dL/dw",
+            "Layers are segmented by CKA; of each segment those with the largest gradient stay."};
   if (metric == "sleb")
     return {"Place in the greedy order (sleb)", "place",
             "Layers in the order in which their removal costs least, given those already gone."};
@@ -78,16 +82,6 @@ std::vector<std::string> layer_names(std::int64_t layers) {
 
 std::vector<int> as_ints(const std::vector<std::int64_t>& layers) {
   return {layers.begin(), layers.end()};
-}
-
-std::vector<std::vector<double>> rows_of(const at::Tensor& matrix) {
-  const at::Tensor plain = matrix.to(at::kCPU, at::kDouble).contiguous();
-  std::vector<std::vector<double>> rows;
-  for (std::int64_t i = 0; i < plain.size(0); ++i) {
-    const double* row = plain.const_data_ptr<double>() + i * plain.size(1);
-    rows.emplace_back(row, row + plain.size(1));
-  }
-  return rows;
 }
 
 /// Positive values whose largest hides the others on a linear axis.
@@ -178,11 +172,20 @@ void add_similarity(const RedundancyResult& result, HtmlReport& report) {
   map.title = "Unbiased CKA between layer outputs";
   map.x_label = "layer";
   map.y_label = "layer";
-  map.values = rows_of(result.scores.cka);
+  map.values = matrix_rows(result.scores.cka);
   for (const PruneChoice& choice : result.choices) {
     if (choice.method == "cka_adj") {
       map.highlight = as_ints(choice.removed);
       map.highlight_name = "cka_adj would remove";
+    } else if (choice.method == "sglp") {
+      const std::vector<std::int64_t> starts =
+          segment_plan(result.scores, result.remove).segmentation.starts;
+      map.cuts.assign(starts.begin() + 1, starts.end());
+      map.cuts_name = "segments of sglp";
+      if (map.highlight.empty()) {
+        map.highlight = as_ints(choice.removed);
+        map.highlight_name = "sglp would remove";
+      }
     }
   }
   report.heat_map(map);
@@ -272,16 +275,12 @@ void write_redundancy(const RedundancyResult& result, const fs::path& folder) {
   write_file_atomically(folder / "scores.json",
                         scores_to_json(result.scores, result.model, result.calibration));
   for (const auto& [metric, values] : result.scores.metrics) {
+    if (metric == "sglp") continue;  // segments share what goes anew for each number of layers
     write_file_atomically(folder / format("block_order_{}.csv", metric),
                           order_to_csv(block_order(result.scores, metric)));
   }
   if (result.scores.cka.defined()) {
-    std::string csv;
-    for (const auto& row : rows_of(result.scores.cka)) {
-      for (std::size_t i = 0; i < row.size(); ++i) csv += format("{}{}", i == 0 ? "" : ",", row[i]);
-      csv += "\n";
-    }
-    write_file_atomically(folder / "cka.csv", csv);
+    write_file_atomically(folder / "cka.csv", matrix_csv(result.scores.cka));
   }
   fs::create_directories(folder / "run");
   write_report(result, folder / "run" / "report.html");
@@ -299,7 +298,7 @@ std::string redundancy_json(const RedundancyResult& result) {
   json["msrs"] = json["msrs_normalised"] = json["share"] = nullptr;
   if (result.scores.cka.defined()) {
     json["cka"] = Json::array();
-    for (const auto& row : rows_of(result.scores.cka)) json["cka"].push_back(numbers(row));
+    for (const auto& row : matrix_rows(result.scores.cka)) json["cka"].push_back(numbers(row));
   }
   if (!result.msrs.share.empty()) {
     json["msrs"] = result.msrs.value;

@@ -144,6 +144,15 @@ LayerScores scores_from_json(std::string_view text, std::string_view source) {
   return scores;
 }
 
+std::string segments_to_json(const SegmentPlan& plan) {
+  const Segmentation& found = plan.segmentation;
+  return dump_json({{"k", found.k},
+                    {"starts", found.starts},
+                    {"cost", found.cost},
+                    {"costs", found.costs},
+                    {"keep", plan.budgets}});
+}
+
 std::string order_to_csv(const std::vector<std::int64_t>& order) {
   std::string text;
   for (const std::int64_t layer : order) text += format("{}{}", text.empty() ? "" : ",", layer);

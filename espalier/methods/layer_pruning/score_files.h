@@ -28,6 +28,9 @@ std::string scores_to_json(const LayerScores& scores, const std::string& model,
 /// orders that are none. Unknown metrics are kept: they may be of a later version.
 LayerScores scores_from_json(std::string_view text, std::string_view source);
 
+/// {"k", "starts", "cost", "costs", "keep"}: the segments, and how many layers of each stay.
+std::string segments_to_json(const SegmentPlan& plan);
+
 /// "26,25,24\n": least important first.
 std::string order_to_csv(const std::vector<std::int64_t>& order);
 /// One order of distinct layers below `num_layers`, separated by commas, blanks or line ends, in

@@ -60,8 +60,7 @@ class Sweep {
     for (const std::string& metric : options.metrics) check_metric(metric, "metrics");
     reads_weights_ = wants("mag_l1") || wants("mag_l2");
     all_streams_ = wants("ppl") || wants("ppl+");
-    sweeps_ =
-        all_streams_ || wants("bi") || wants("angular") || wants("cos_block") || wants("cka_adj");
+    sweeps_ = all_streams_ || wants("bi") || wants("angular") || wants("cos_block") || wants_cka();
     const bool reads_text =
         std::any_of(options.metrics.begin(), options.metrics.end(),
                     [](const auto& metric) { return needs_calibration(metric); });
@@ -75,7 +74,7 @@ class Sweep {
         values(metric) = std::move(*blind);
     }
     if (sweeps_ || reads_weights_) sweep();
-    if (wants("taylor") || wants("taylor+") || wants("gradnorm")) add_gradient_scores();
+    if (wants_gradients()) add_gradient_scores();
     if (wants("sleb")) add_sleb();
     check_finite();
     return std::move(scores_);
@@ -86,6 +85,10 @@ class Sweep {
     return std::find(options_.metrics.begin(), options_.metrics.end(), metric) !=
            options_.metrics.end();
   }
+  bool wants_cka() const { return wants("cka_adj") || wants("sglp"); }
+  bool wants_gradients() const {
+    return wants("taylor") || wants("taylor+") || wants("gradnorm") || wants("sglp");
+  }
   std::vector<double>& values(const std::string& metric) { return scores_.metrics[metric]; }
 
   void check_text(const at::Tensor& ids) {
@@ -95,8 +98,7 @@ class Sweep {
           .hint("give text with --calibration FILE");
     }
     ids_ = ids.to(model_.device());
-    const bool predicts =
-        all_streams_ || wants("taylor") || wants("taylor+") || wants("gradnorm") || wants("sleb");
+    const bool predicts = all_streams_ || wants_gradients() || wants("sleb");
     if (predicts && ids.size(1) < 2) {
       throw Error(ErrorKind::kInput, "calibration",
                   "segments of 1 token predict nothing, at least 2 are needed");
@@ -109,7 +111,7 @@ class Sweep {
       }
     }
     if (wants("sleb")) check_sleb_rounds(layers_, options_.remove);
-    if (wants("cka_adj")) {
+    if (wants_cka()) {
       CkaCollector::check(ids.size(0), ids.size(1), options_.cka_skip_first);
       cka_ = std::make_unique<CkaCollector>(layers_ + 1, ids.size(1), options_.cka_skip_first);
     }
@@ -259,7 +261,8 @@ class Sweep {
     const auto* cka = matrix.const_data_ptr<double>();
     for (std::int64_t layer = 0; layer < layers_; ++layer) {
       const double similarity = cka[layer * (layers_ + 1) + layer + 1];
-      values("cka_adj").push_back(std::isnan(similarity) ? 1.0 : 1.0 - similarity);
+      if (wants("cka_adj"))
+        values("cka_adj").push_back(std::isnan(similarity) ? 1.0 : 1.0 - similarity);
     }
     scores_.cka = matrix.narrow(0, 1, layers_).narrow(1, 1, layers_).contiguous();
   }
@@ -282,7 +285,7 @@ class Sweep {
                                model_.config().hidden_size *
                                static_cast<std::int64_t>(c10::elementSize(model_.type()));
     if (bytes <= options_.memory_bytes) return;
-    throw Error(ErrorKind::kUsage, "taylor and gradnorm",
+    throw Error(ErrorKind::kUsage, "taylor, gradnorm and sglp",
                 format("every layer's input for {} samples takes {}, {} are left for them", samples,
                        to_string(Bytes{bytes}), to_string(Bytes{options_.memory_bytes})))
         .hint(options_.taylor_per_batch
@@ -299,7 +302,8 @@ class Sweep {
     if (scores_.dense_perplexity == 0) scores_.dense_perplexity = std::exp(gradients.loss);
     for (const char* metric : {"taylor", "taylor+"})
       if (wants(metric)) values(metric) = gradients.taylor;
-    if (wants("gradnorm")) values("gradnorm") = std::move(gradients.gradnorm);
+    for (const char* metric : {"gradnorm", "sglp"})
+      if (wants(metric)) values(metric) = gradients.gradnorm;
   }
 
   void add_sleb() {

@@ -15,11 +15,12 @@
 
 #include "espalier/base/reporter.h"
 #include "espalier/models/decoder/decoder.h"
+#include "espalier/similarity/layer_choice.h"
 
 namespace espalier::layer_pruning {
 
 /// The metrics: reverse random mag_l1 mag_l2 bi angular cos_block ppl ppl+ cka_adj taylor taylor+
-/// gradnorm sleb.
+/// gradnorm sleb sglp.
 ///
 /// reverse: L-1-l. random: rank in a permutation drawn from `seed`. mag_l1, mag_l2: sum of |w| or
 /// w^2 over every weight of the block, norms included, biases not. bi: 1 - mean per-token cosine of
@@ -28,8 +29,9 @@ namespace espalier::layer_pruning {
 /// perplexity without the layer. cka_adj: 1 - CKA(h_l, h_{l+1}), so that the layer whose output is
 /// most like its input goes first; unbiased, rows RMS-normalised, first positions dropped. taylor,
 /// gradnorm: gradient_scores.h. ppl+, taylor+: the numbers of ppl and taylor; layers 0-3 and the
-/// last two never go. sleb: place in the greedy order of sleb.h. Hidden states are raw residual
-/// streams, before the final norm.
+/// last two never go. sleb: place in the greedy order of sleb.h. sglp: the numbers of gradnorm;
+/// layers are segmented by the matrix of cka_adj, and the largest of each segment stay (arXiv
+/// 2410.14720). Hidden states are raw residual streams, before the final norm.
 const std::vector<std::string>& metric_names();
 
 /// Throws Error(kUsage) with the list of metrics when `metric` is none of them.
@@ -50,7 +52,7 @@ bool scores_runs(std::string_view metric);
 std::string base_metric(std::string_view metric);
 
 /// Layers that `metric` never removes: 0-3 and the last two for taylor+ and ppl+, the first and the
-/// last for sleb, none for others.
+/// last for sleb, 0 and 1 for sglp, none for others.
 std::vector<std::int64_t> protected_layers(std::string_view metric, std::int64_t layers);
 
 struct ScoreOptions {
@@ -80,7 +82,8 @@ struct LayerScores {
   std::int64_t layers = 0;
   std::map<std::string, std::vector<double>>
       metrics;                      // L numbers each; runs: one per start j, NaN past L - n
-  at::Tensor cka;                   // [L, L] over h_1..h_L, undefined unless cka_adj was asked for
+  at::Tensor cka;                   // [L, L] over h_1..h_L; undefined without cka_adj and sglp
+  SegmentRule segments;             // of sglp's selection, see segment_plan
   double dense_perplexity = 0;      // of the calibration tokens; 0 without ppl, taylor, sleb
   std::int64_t block_forwards = 0;  // of the sweep, counted per stream: L(L+1)/2 for ppl
   GreedyOrder greedy;               // of sleb; empty when it was not asked for
@@ -106,6 +109,10 @@ std::vector<double> leave_one_out_naive(const Decoder& model, const at::Tensor& 
 /// n may go; Error(kInput) when the scores were made for other run lengths or fewer greedy rounds.
 std::vector<std::int64_t> select_layers(const LayerScores& scores, const std::string& metric,
                                         std::int64_t remove);
+
+/// What sglp segments and keeps when `remove` layers go. Throws Error(kInput) without scores of
+/// sglp or without a matrix, and what plan_segments throws.
+SegmentPlan segment_plan(const LayerScores& scores, std::int64_t remove);
 
 /// All layers, least important first (block_order.csv), protected ones last; for angular and
 /// cos_block the best run, then by distance from it. Throws what select_layers throws.

@@ -122,6 +122,30 @@ TEST(Sweep, StreamedModelsGiveTheSameBits) {
   EXPECT_EQ(resident.block_forwards, 10);
 }
 
+TEST(Sglp, SegmentsByCkaAndKeepsTheSteepest) {
+  TemporaryFolder dir;
+  TinyDecoder{.layers = 7}.write_folder(dir / "model", 3);
+  const Decoder model = load(dir / "model");
+  LayerScores scores = scored(model, token_ids(4, 16, 61), {"sglp", "gradnorm"}, 2);
+  EXPECT_EQ(scores.metrics.at("sglp"), scores.metrics.at("gradnorm"));
+  ASSERT_TRUE(scores.cka.defined());
+  EXPECT_FALSE(scores.metrics.contains("cka_adj"));
+  const SegmentPlan plan = plan_segments(scores.cka, scores.metrics.at("sglp"), 5, {}, {0, 1});
+  EXPECT_EQ(segment_plan(scores, 2).kept, plan.kept);
+  const Layers removed = select_layers(scores, "sglp", 2);
+  EXPECT_EQ(removed.size(), 2u);
+  EXPECT_GT(removed.front(), 1) << "layers 0 and 1 stay";
+  for (const std::int64_t layer : removed) {
+    EXPECT_EQ(std::count(plan.kept.begin(), plan.kept.end(), layer), 0);
+  }
+  scores.segments.budgets = {7};
+  EXPECT_EQ(error_of([&] { select_layers(scores, "sglp", 2); }).subject(), "--segment-keep");
+  scores.cka = at::Tensor();
+  const Error no_matrix = error_of([&] { select_layers(scores, "sglp", 2); });
+  EXPECT_TRUE(has(no_matrix.message(), "without the matrix `cka`"));
+  EXPECT_FALSE(no_matrix.hint_text().empty());
+}
+
 TEST(Sweep, HiddenStateScoresFollowTheirDefinitions) {
   TemporaryFolder dir;
   TinyDecoder{.layers = 4}.write_folder(dir / "model");

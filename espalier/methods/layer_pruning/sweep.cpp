@@ -317,6 +317,8 @@ std::map<std::int64_t, LayerScores> sweep_scores(const SweepRequest& request,
     for (const auto& [metric, values] : scores.metrics)
       if (!scores_runs(metric)) shared.metrics.emplace(metric, values);
     for (const auto& [metric, values] : shared.metrics) scores.metrics.emplace(metric, values);
+    if (scores.cka.defined()) shared.cka = scores.cka;
+    scores.cka = shared.cka;
     scores.greedy = shared.greedy;
     write_file_atomically(folder / (digits(count) + ".json"),
                           scores_to_json(scores, request.model.string(), outcome.calibration));
