@@ -10,6 +10,7 @@ Command redundancy_command();
 Command prune_command();
 Command prune_sweep_command();
 Command finetune_command();
+Command train_classifier_command();
 Command eval_command();
 Command generate_command();
 Command convert_command();

@@ -104,7 +104,7 @@ ImageIndex read_cifar(const std::filesystem::path& path, ImageListing& listing,
     throw Error(ErrorKind::kInput, path.string(), "holds more than one CIFAR data set")
         .hint("give the folder of one of them");
   }
-  const std::string split = choose_split(path, splits, options.split);
+  const std::string split = choose_split(path, splits, options);
   const std::vector<std::string> names =
       read_names(path, listing, *folders.begin() + std::string(has_100 ? kNames100 : kNames10));
 

@@ -45,7 +45,7 @@ ImageIndex index_class_folders(const std::filesystem::path& path, ImageListing& 
     }
     split_folders.insert(split_folder_of(image));
   }
-  const std::string chosen = choose_split(path, split_folders, options.split);
+  const std::string chosen = choose_split(path, split_folders, options);
 
   std::map<std::string, std::vector<ImageRow>> classes;
   for (const std::string& folder : listing.folders) {

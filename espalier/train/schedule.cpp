@@ -26,6 +26,8 @@ std::string_view lr_decay_name(LrDecay decay) {
       return "cosine";
     case LrDecay::kConstant:
       return "constant";
+    case LrDecay::kMilestones:
+      return "step";
   }
   return "";
 }
@@ -35,14 +37,23 @@ double learning_rate(const Schedule& schedule, std::int64_t step) {
     return schedule.lr * static_cast<double>(step) / static_cast<double>(schedule.warmup);
   const auto decaying =
       static_cast<double>(std::max<std::int64_t>(1, schedule.steps - schedule.warmup));
-  const double progress = static_cast<double>(step - schedule.warmup) / decaying;
+  const std::int64_t granule = std::max<std::int64_t>(1, schedule.granularity);
+  const std::int64_t at = std::max(schedule.warmup, step / granule * granule);
+  const double progress = static_cast<double>(at - schedule.warmup) / decaying;
+  const double range = schedule.lr - schedule.floor;
   switch (schedule.decay) {
     case LrDecay::kLinear:
-      return schedule.lr * std::max(0.0, static_cast<double>(schedule.steps - step) / decaying);
+      return schedule.floor +
+             range * std::max(0.0, static_cast<double>(schedule.steps - at) / decaying);
     case LrDecay::kCosine:
-      return schedule.lr * std::max(0.0, 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+      return schedule.floor +
+             range * std::max(0.0, 0.5 * (1 + std::cos(std::numbers::pi * progress)));
     case LrDecay::kConstant:
       return schedule.lr;
+    case LrDecay::kMilestones:
+      return schedule.lr *
+             std::pow(schedule.gamma,
+                      std::ranges::count_if(schedule.milestones, [&](auto m) { return m <= at; }));
   }
   return schedule.lr;
 }

@@ -27,16 +27,23 @@ class Loop {
         options_(options),
         run_(run),
         reporter_(reporter),
-        optimizer_(masters(), options.adamw) {}
+        optimizer_(masters(), options.optimizer),
+        rate_name_(options.unit + "_per_second") {
+    for (const TrainedTensor& t : tensors_) state_.emplace_back(t.name, t.master);
+    state_.insert(state_.end(), options.buffers.begin(), options.buffers.end());
+    if (options_.ema > 0)
+      for (const auto& [name, tensor] : state_) average_.push_back(tensor.detach().clone());
+  }
 
   /// Continues from the newest checkpoint of a resumed run; false when there is none.
   bool restore();
   void step(const StepFunction& gradients_of);
   /// Measures the held-out loss when it is due; true when it did.
   bool evaluate();
-  void save();
-  /// The tensors of the best evaluation back into the masters.
-  void keep_best();
+  /// `buffers`: values to store instead of the present ones.
+  void save(const std::vector<at::Tensor>& buffers = {});
+  /// The tensors of the best evaluation, or the average, into their places for good.
+  void finish();
   bool done() const { return result.steps >= options_.schedule.steps; }
   std::string saved_text() const {
     return format("checkpoint of step {} saved in {}; the same command with --resume continues",
@@ -56,14 +63,47 @@ class Loop {
   void restore_best(const LoadedCheckpoint& checkpoint, const Json& state);
   void require_finite(double value, const char* what) const;
 
+  /// Exchanges the average and what is trained; nothing without an average.
+  void swap_average();
+  void update_average();
+
   const std::vector<TrainedTensor>& tensors_;
   const TrainOptions& options_;
   RunFolder& run_;
   Reporter& reporter_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
+  std::string rate_name_;
   std::int64_t saved_ = -1;
-  std::vector<at::Tensor> best_;  // on the CPU, of result.best_step
+  std::vector<std::pair<std::string, at::Tensor>> state_;  // masters, then buffers
+  std::vector<at::Tensor> average_;                        // of state_
+  std::vector<at::Tensor> best_;  // of state_, on the CPU, of result.best_step
 };
+
+void Loop::swap_average() {
+  if (average_.empty()) return;
+  const at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < average_.size(); ++i) {
+    const at::Tensor before = state_[i].second.clone();
+    state_[i].second.copy_(average_[i]);
+    average_[i].copy_(before);
+  }
+  refresh_weights(tensors_);
+}
+
+void Loop::update_average() {
+  if (average_.empty()) return;
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> averages, tensors;
+  for (std::size_t i = 0; i < average_.size(); ++i) {
+    if (!average_[i].is_floating_point()) {
+      average_[i].copy_(state_[i].second);
+      continue;
+    }
+    averages.push_back(average_[i]);
+    tensors.push_back(state_[i].second);
+  }
+  at::_foreach_lerp_(averages, tensors, 1 - options_.ema);
+}
 
 Json settings_json(const Settings& settings) {
   Json json = Json::object();
@@ -101,12 +141,12 @@ bool Loop::restore() {
         .hint(
             format("pass --steps {} or more, or drop --resume to start afresh", checkpoint->step));
   }
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    const std::string& name = tensors_[i].name;
-    restore_tensor(*checkpoint, name, tensors_[i].master);
-    restore_tensor(*checkpoint, "exp_avg." + name, optimizer_.first_moments()[i]);
-    restore_tensor(*checkpoint, "exp_avg_sq." + name, optimizer_.second_moments()[i]);
-  }
+  for (const auto& [name, tensor] : state_) restore_tensor(*checkpoint, name, tensor);
+  for (std::size_t i = 0; i < average_.size(); ++i)
+    restore_tensor(*checkpoint, "average." + state_[i].first, average_[i]);
+  for (const auto& [kind, values] : optimizer_.states())
+    for (std::size_t i = 0; i < values.size(); ++i)
+      restore_tensor(*checkpoint, kind + "." + tensors_[i].name, values[i]);
   refresh_weights(tensors_);
   restore_best(*checkpoint, state);
   optimizer_.set_steps(checkpoint->step);
@@ -131,10 +171,10 @@ void Loop::restore_best(const LoadedCheckpoint& checkpoint, const Json& state) {
   for (const Json& row : state["evaluations"])
     result.evaluations.emplace_back(row.at(0).get<std::int64_t>(), row.at(1).get<double>());
   result.best_step = state.value("best_step", std::int64_t{0});
-  if (result.best_step == 0) return;
-  for (const TrainedTensor& t : tensors_) {
-    best_.push_back(at::empty(t.master.sizes(), at::kFloat));
-    restore_tensor(checkpoint, "best." + t.name, best_.back());
+  if (result.best_step == 0 || !options_.keep_best) return;
+  for (const auto& [name, tensor] : state_) {
+    best_.push_back(at::empty(tensor.sizes(), tensor.scalar_type()));
+    restore_tensor(checkpoint, "best." + name, best_.back());
   }
 }
 
@@ -142,37 +182,46 @@ bool Loop::evaluate() {
   const std::int64_t every = options_.evaluate_every;
   if (!options_.evaluate || !(done() || (every > 0 && result.steps % every == 0))) return false;
   if (!result.evaluations.empty() && result.evaluations.back().first == result.steps) return false;
-  const double loss = options_.evaluate();
+  swap_average();
+  const Evaluation measured = options_.evaluate();
   double lowest = std::numeric_limits<double>::infinity();
   for (const auto& [step, value] : result.evaluations) lowest = std::min(lowest, value);
-  result.evaluations.emplace_back(result.steps, loss);
-  run_.metrics(result.steps, {{"held_out_loss", loss}});
-  if (loss < lowest || result.best_step == 0) {
+  result.evaluations.emplace_back(result.steps, measured.loss);
+  if (measured.metrics.empty())
+    run_.metrics(result.steps, {{"held_out_loss", measured.loss}});
+  else
+    run_.metrics(result.steps, measured.metrics);
+  if (measured.loss < lowest || result.best_step == 0) {
     result.best_step = result.steps;
     best_.clear();
-    for (const TrainedTensor& t : tensors_)
-      best_.push_back(t.master.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+    if (options_.keep_best)
+      for (const auto& [name, tensor] : state_)
+        best_.push_back(tensor.to(at::kCPU, tensor.scalar_type(), /*non_blocking=*/false,
+                                  /*copy=*/true));
   }
+  swap_average();
   return true;
 }
 
-void Loop::keep_best() {
+void Loop::finish() {
+  swap_average();
   if (best_.empty() || result.best_step == result.steps) return;
   const at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < best_.size(); ++i) tensors_[i].master.copy_(best_[i]);
+  for (std::size_t i = 0; i < best_.size(); ++i) state_[i].second.copy_(best_[i]);
   refresh_weights(tensors_);
   reporter_.info(
       format("the tensors of step {} stay: their held-out loss was the lowest", result.best_step));
 }
 
-void Loop::save() {
+void Loop::save(const std::vector<at::Tensor>& buffers) {
   if (saved_ == result.steps) return;
-  std::vector<std::pair<std::string, at::Tensor>> stored;
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    stored.emplace_back(tensors_[i].name, tensors_[i].master);
-    stored.emplace_back("exp_avg." + tensors_[i].name, optimizer_.first_moments()[i]);
-    stored.emplace_back("exp_avg_sq." + tensors_[i].name, optimizer_.second_moments()[i]);
-  }
+  std::vector<std::pair<std::string, at::Tensor>> stored = state_;
+  for (std::size_t i = 0; i < buffers.size(); ++i) stored[tensors_.size() + i].second = buffers[i];
+  for (std::size_t i = 0; i < average_.size(); ++i)
+    stored.emplace_back("average." + state_[i].first, average_[i]);
+  for (const auto& [kind, values] : optimizer_.states())
+    for (std::size_t i = 0; i < values.size(); ++i)
+      stored.emplace_back(kind + "." + tensors_[i].name, values[i]);
   Json state;
   state["must_match"] = settings_json(options_.must_match);
   state["may_change"] = settings_json(options_.may_change);
@@ -184,7 +233,7 @@ void Loop::save() {
     state["evaluations"] = result.evaluations;
     state["best_step"] = result.best_step;
     for (std::size_t i = 0; i < best_.size(); ++i)
-      stored.emplace_back("best." + tensors_[i].name, best_[i]);
+      stored.emplace_back("best." + state_[i].first, best_[i]);
   }
   save_checkpoint(run_.run_dir() / "checkpoints", result.steps, stored, state.dump());
   saved_ = result.steps;
@@ -207,6 +256,12 @@ void Loop::step(const StepFunction& gradients_of) {
   const Stopwatch watch;
   double save_seconds = 0;
   const double rate = learning_rate(options_.schedule, result.steps);
+  const bool due = options_.checkpoint_every > 0 && result.steps > 0 &&
+                   result.steps % options_.checkpoint_every == 0;
+  // The forward pass moves the buffers on, and the checkpoint is of the state before it.
+  std::vector<at::Tensor> buffers;
+  if (due)
+    for (const auto& [name, tensor] : options_.buffers) buffers.push_back(tensor.clone());
   StepGradients batch = gradients_of(result.steps);
   ESPALIER_ASSERT(batch.gradients.size() == tensors_.size());
   require_finite(batch.loss, "loss");
@@ -214,14 +269,14 @@ void Loop::step(const StepFunction& gradients_of) {
   require_finite(norm, "gradient norm");
   // Here, not after the update that made them: only now is it known that these weights give a
   // finite loss, so the checkpoint that a broken run leaves behind is one worth going on from.
-  if (options_.checkpoint_every > 0 && result.steps > 0 &&
-      result.steps % options_.checkpoint_every == 0) {
+  if (due) {
     const Stopwatch saving;
-    save();
+    save(buffers);
     save_seconds = saving.seconds();
   }
   optimizer_.step(batch.gradients, rate);
   refresh_weights(tensors_);
+  update_average();
   const double seconds = watch.seconds() - save_seconds;
   ++result.steps;
   result.tokens += batch.tokens;
@@ -231,7 +286,7 @@ void Loop::step(const StepFunction& gradients_of) {
   run_.metrics(result.steps, {{"loss", batch.loss},
                               {"lr", rate},
                               {"grad_norm", norm},
-                              {"tokens_per_second", static_cast<double>(batch.tokens) / seconds}});
+                              {rate_name_, static_cast<double>(batch.tokens) / seconds}});
 }
 
 }  // namespace
@@ -263,7 +318,7 @@ TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction&
   }
   loop.evaluate();  // a resumed run may have been complete but for this
   loop.save();
-  loop.keep_best();
+  loop.finish();
   return std::move(loop.result);
 }
 

@@ -160,6 +160,94 @@ TEST_F(TrainLoop, AKilledRunContinuesFromItsLastCheckpoint) {
   EXPECT_TRUE(at::equal(resumed.tensors[0].master, straight.tensors[0].master));
 }
 
+/// A toy with a running mean that each forward pass moves, as batch norm has.
+struct ToyWithBuffer : Toy {
+  at::Tensor mean = at::zeros({4}), count = at::zeros({}, at::kLong);
+
+  StepFunction function() {
+    return [this, inner = Toy::function()](std::int64_t step) {
+      mean.mul_(0.9).add_(tensors[0].master.mean(0), 0.1);
+      count.add_(1);
+      return inner(step);
+    };
+  }
+  TrainOptions options() const {
+    TrainOptions o = toy_options(10);
+    o.optimizer = SgdOptions{.momentum = 0.9, .nesterov = true, .weight_decay = 0.01};
+    o.buffers = {{"mean", mean}, {"count", count}};
+    o.ema = 0.5;
+    o.evaluate = [this] { return Evaluation{mean.sum().item<double>(), {{"sum", 1.0}}}; };
+    o.evaluate_every = 3;
+    o.keep_best = false;
+    o.unit = "images";
+    return o;
+  }
+};
+
+TEST_F(TrainLoop, BuffersAveragesAndMomentaResumeBitByBit) {
+  ToyWithBuffer straight;
+  TrainResult whole;
+  {
+    RunFolder run = open(OutputPolicy::kFresh);
+    whole = train(straight.tensors, straight.function(), straight.options(), run, silent_reporter(),
+                  never_stop());
+    std::ifstream in(run.run_dir() / "metrics.csv");
+    std::string header;
+    std::getline(in, header);
+    EXPECT_NE(header.find("images_per_second"), std::string::npos) << header;
+  }
+  // One checkpoint from within a step (of step 4), one from a stop request between two.
+  for (const bool killed : {true, false}) {
+    clean();
+    ToyWithBuffer first;
+    {
+      RunFolder run = open(OutputPolicy::kFresh);
+      if (killed) first.poisoned_step = 6;
+      const StopAfter stop(first.calls, killed ? 100 : 6);
+      EXPECT_ANY_THROW(
+          train(first.tensors, first.function(), first.options(), run, silent_reporter(), stop));
+    }
+    ToyWithBuffer second;
+    second.mean.fill_(7);
+    RunFolder run = open(OutputPolicy::kResume);
+    const TrainResult rest = train(second.tensors, second.function(), second.options(), run,
+                                   silent_reporter(), never_stop());
+    EXPECT_EQ(rest.resumed_from, killed ? 4 : 6);
+    EXPECT_TRUE(at::equal(second.tensors[0].master, straight.tensors[0].master));
+    EXPECT_TRUE(at::equal(second.mean, straight.mean));
+    EXPECT_EQ(second.count.item<std::int64_t>(), 10);
+    EXPECT_EQ(rest.evaluations, whole.evaluations);
+  }
+}
+
+TEST_F(TrainLoop, TheAverageIsWhatStays) {
+  ToyWithBuffer toy;
+  std::vector<at::Tensor> masters;
+  const StepFunction watched = [&, f = toy.function()](std::int64_t step) {
+    if (step > 0) masters.push_back(toy.tensors[0].master.to(at::kDouble));
+    return f(step);
+  };
+  const at::Tensor start = toy.tensors[0].master.to(at::kDouble);
+  TrainOptions options = toy.options();
+  options.schedule.steps = 4;
+  at::Tensor last;
+  options.evaluate = [&] {
+    last = toy.tensors[0].master.to(at::kDouble);
+    return Evaluation{};
+  };
+  RunFolder run = open(OutputPolicy::kFresh);
+  train(toy.tensors, watched, options, run, silent_reporter(), never_stop());
+  // The weights after step 4 are not seen from outside: what is averaged last follows from the
+  // rest.
+  at::Tensor average = start;
+  for (const at::Tensor& master : masters) average = 0.5 * average + 0.5 * master;
+  const at::Tensor final_weights = 2 * last - average;
+  EXPECT_TRUE(at::equal(last, toy.tensors[0].master.to(at::kDouble)));
+  // The rate of the last step is small: they lie close to the weights before it.
+  EXPECT_LT((final_weights - masters.back()).abs().max().item<double>(), 0.05);
+  EXPECT_GT((last - masters.back()).abs().max().item<double>(), 1e-4);
+}
+
 TEST_F(TrainLoop, ABadLossStopsBeforeTheUpdateAndKeepsTheCheckpoint) {
   Toy toy;
   toy.poisoned_step = 6;

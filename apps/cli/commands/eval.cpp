@@ -1,5 +1,5 @@
 // `espalier eval`: scores of a model on local data. Perplexity and tasks are two parts over one
-// model; this file joins them.
+// model; this file joins them. A CNN's accuracy is eval_accuracy.cpp's.
 #include <algorithm>
 
 #include "espalier/base/format.h"
@@ -20,7 +20,8 @@ namespace {
 [[noreturn]] void throw_unknown_task(const std::string& name) {
   std::vector<std::string> known = eval_task_names();
   known.push_back("ppl");
-  std::string listed = "ppl";
+  known.push_back("accuracy");
+  std::string listed = "ppl, accuracy";
   for (const std::string& one : eval_task_headlines()) listed += ", " + one;
   const std::string near = nearest(name, known);
   throw Error(ErrorKind::kUnsupported, "--task",
@@ -60,7 +61,7 @@ std::optional<TokenId> choose_bos(const EvalOptions& o, const Tokenizer& tokeniz
 
 std::int64_t batch_tokens(const EvalOptions& o, at::Device device) {
   if (o.batch_tokens > 0) return o.batch_tokens;
-  return device.is_cpu() ? 1024 : 16384;  // a GPU waits for its launches at less
+  return device.is_cpu() ? 1024 : 8192;  // a GPU waits for its launches at less
 }
 
 void print_estimates(Context& context, const std::vector<CostEstimate>& parts) {
@@ -108,6 +109,11 @@ void print_parts(const EvalSession& session, const std::vector<EvalPart>& parts)
 }
 
 int run_eval(const EvalOptions& o, Context& context) {
+  if (o.task == std::vector<std::string>{"accuracy"}) return run_accuracy(o, context);
+  if (std::ranges::find(o.task, "accuracy") != o.task.end()) {
+    throw Error(ErrorKind::kUsage, "--task", "accuracy goes alone: it is measured on a CNN")
+        .hint("--task accuracy");
+  }
   check_tasks(o);
   const ModelLocation location = o.model.locate();
   const at::Device device = ModelOptions::device(context);
@@ -164,10 +170,11 @@ CostEstimate forward_cost(const EvalSession& session, std::int64_t tokens, std::
 
 Command eval_command() {
   return make_command<EvalOptions>(
-      "eval", "Measure", "perplexity of a model on a text, accuracy on published tasks", run_eval,
+      "eval", "Measure", "perplexity of a model on a text, accuracy on tasks or images", run_eval,
       {"espalier eval MODEL --task ppl --text wiki.test.txt --seq-len 128",
        "espalier eval model.gguf --text wiki.test.txt --seq-len 2048 --stride 512 --json",
-       "espalier eval MODEL --task piqa,arc_easy,mmlu --data DIR --samples samples.jsonl"});
+       "espalier eval MODEL --task piqa,arc_easy,mmlu --data DIR --samples samples.jsonl",
+       "espalier eval CNN --task accuracy --data cifar10.tar.xz --batch-size 500"});
 }
 
 }  // namespace espalier::cli

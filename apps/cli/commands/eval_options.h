@@ -10,6 +10,7 @@
 #include "espalier/models/decoder/decoder.h"
 #include "espalier/text/tokenizer.h"
 
+#include "apps/cli/cnn_options.h"
 #include "apps/cli/command.h"
 #include "apps/cli/cost_options.h"
 #include "apps/cli/model_options.h"
@@ -19,6 +20,7 @@ namespace espalier::cli {
 struct EvalOptions {
   ModelOptions model;
   CostOptions cost;
+  ImageOptions images;
   std::vector<std::string> task{"ppl"};
   std::string add_bos = "auto";
   bool special_in_text = true;
@@ -30,6 +32,9 @@ struct EvalOptions {
   std::string data, samples, lm_eval_json;
   std::int64_t limit = 0, num_fewshot = 0, max_length = 0;
 
+  std::string arch;
+  std::int64_t batch_size = 256;
+
   template <class V>
   void visit(V&& option) {
     model.visit(option);
@@ -37,7 +42,7 @@ struct EvalOptions {
     option("task", task,
            "what to measure: ppl (perplexity of --text), or tasks with files in --data: piqa, "
            "hellaswag, openbookqa, arc_easy, arc_challenge, winogrande, mmlu, cmmlu, lambada, "
-           "blimp, xwinograd, wikitext",
+           "blimp, xwinograd, wikitext; or accuracy, of a CNN on the images in --data",
            placeholder("NAME,..."));
     option("add_bos", add_bos,
            "begin-of-text token in front of every segment or prompt; auto follows the tokenizer's "
@@ -46,7 +51,7 @@ struct EvalOptions {
     option(
         "batch_tokens", batch_tokens,
         "tokens per forward pass; on a CPU it never changes the score, on a GPU in the last bits. "
-        "0 takes 1024 on a CPU, 16384 on a GPU",
+        "0 takes 1024 on a CPU, 8192 on a GPU",
         at_least(0));
     option("special_in_text", special_in_text,
            "special tokens written in the text become their ids, as in transformers; off takes "
@@ -62,9 +67,11 @@ struct EvalOptions {
     option("max_segments", max_segments, "use only the first N segments; 0 takes all", at_least(0));
     option.group("Task data");
     option("data", data,
-           "folder with the tasks' files as they are published, at its top or one folder a task",
+           "folder with the tasks' files as they are published, at its top or one folder a task; "
+           "for accuracy a folder of class folders, an archive of one, or CIFAR's binary batches",
            placeholder("DIR"));
-    option("limit", limit, "score only the first N documents of a task; 0 takes all", at_least(0));
+    option("limit", limit, "score only the first N documents of a task, or images; 0 takes all",
+           at_least(0));
     option("num_fewshot", num_fewshot, "solved examples in front of every prompt", in_range(0, 64));
     option(
         "max_length", max_length,
@@ -75,6 +82,11 @@ struct EvalOptions {
            placeholder("FILE.jsonl"));
     option("lm_eval_json", lm_eval_json, "write the results as lm-eval's results file",
            placeholder("FILE.json"));
+    option.group("Task accuracy");
+    option("arch", arch, "what a checkpoint without a config holds: resnet56, vgg16_bn, ...",
+           placeholder("NAME"));
+    option("batch_size", batch_size, "images per forward pass", at_least(1));
+    images.visit(option);
     cost.visit(option);
   }
 };
@@ -101,6 +113,9 @@ struct EvalPart {
 /// Seconds of a forward over `tokens` in rows of `seq_len`, and its peak memory, on this machine.
 CostEstimate forward_cost(const EvalSession& session, std::int64_t tokens, std::int64_t seq_len,
                           std::int64_t batch);
+
+/// `--task accuracy`: MODEL is a CNN, --data images. Returns the exit code.
+int run_accuracy(const EvalOptions& options, Context& context);
 
 /// Perplexity of --text: the constructor reads and checks, before the model is loaded.
 class PerplexityPart {

@@ -100,6 +100,7 @@ at::Tensor device_linear_cross_entropy(const at::Tensor& hidden, const at::Tenso
 #ifndef ESPALIER_CUDA
 // Linked, never reached: dispatch asks cuda_kernels_built() first.
 void launch_loss_and_gradient(const LossParams&, void*) { ESPALIER_ASSERT(cuda_kernels_built()); }
+void launch_nll(const NllParams&, void*) { ESPALIER_ASSERT(cuda_kernels_built()); }
 #endif
 
 }  // namespace espalier

@@ -1,4 +1,4 @@
-// One kernel's arguments on raw memory: torch-free, so that the .cu file compiles fast. Internal.
+// The kernels' arguments on raw memory: torch-free, so that the .cu file compiles fast. Internal.
 #pragma once
 
 #include <cstdint>
@@ -16,5 +16,17 @@ struct LossParams {
 /// losses[r] = scale * nll(r); logits = (softmax - onehot) * scale. Only in builds with
 /// ESPALIER_CUDA; `stream` is a cudaStream_t.
 void launch_loss_and_gradient(const LossParams& params, void* stream);
+
+struct NllParams {
+  const void* logits = nullptr;           // [rows, vocab]
+  const std::int64_t* targets = nullptr;  // [rows], all within the vocabulary
+  float* nll = nullptr;                   // [rows]
+  bool* best = nullptr;                   // [rows]: no logit is above the target's
+  std::int64_t rows = 0, vocab = 0;
+  bool bf16 = false;
+};
+/// nll[r] = log sum e^logits[r] - logits[r][target]. Only in builds with ESPALIER_CUDA; `stream` is
+/// a cudaStream_t.
+void launch_nll(const NllParams& params, void* stream);
 
 }  // namespace espalier

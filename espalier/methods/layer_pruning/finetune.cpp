@@ -183,17 +183,19 @@ StepGradients Job::gradients(std::int64_t step, std::int64_t steps) {
 }
 
 /// Loss of the held-out rows now and then, and the tensors of the best.
-std::function<double()> held_out_loss(const Decoder& model, const TrainingRows* held_out,
-                                      const StopToken& stop) {
+std::function<Evaluation()> held_out_loss(const Decoder& model, const TrainingRows* held_out,
+                                          const StopToken& stop) {
   if (held_out == nullptr || held_out->empty()) return {};
-  return [&model, held_out, &stop] { return rows_loss(model, *held_out, 4096, stop); };
+  return [&model, held_out, &stop] {
+    return Evaluation{rows_loss(model, *held_out, 4096, stop), {}};
+  };
 }
 
 TrainOptions train_options(const FinetuneOptions& o, const TrainingRows& rows, const Decoder& model,
                            std::int64_t steps) {
   TrainOptions options;
   options.schedule = {o.lr, o.warmup, steps, o.decay};
-  options.adamw = {o.beta1, o.beta2, o.eps, o.weight_decay};
+  options.optimizer = AdamWOptions{o.beta1, o.beta2, o.eps, o.weight_decay};
   options.clip = o.clip;
   options.checkpoint_every = o.checkpoint_every;
   options.must_match = {{"mode", std::string(tune_mode_name(o.mode))},
