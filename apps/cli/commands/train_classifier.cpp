@@ -34,7 +34,7 @@ struct TrainClassifierOptions {
                crop_pad = 4, eval_every = 1, checkpoint_every = 1;
   double lr = 0.1, lr_floor = 0, gamma = 0.1, momentum = 0.9, weight_decay = 5e-4, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, label_smoothing = 0, ema = 0, clip = 0, rotation = 0;
-  bool nesterov = true, decay_norms = true, flip = true;
+  bool nesterov = true, decay_norms = true, flip = true, scratch = false;
 
   template <class V>
   void visit(V&& option) {
@@ -46,6 +46,9 @@ struct TrainClassifierOptions {
     option("weights", weights,
            "start from this CNN folder or checkpoint (a pruned one, say) instead of random weights",
            placeholder("PATH"));
+    option("scratch", scratch,
+           "with --weights: take its shape alone and begin with random weights, to see what its "
+           "weights were worth");
     option("dtype", dtype, "type of activations; weights stay float32",
            one_of({"float32", "bfloat16"}));
     output.visit(option);
@@ -155,7 +158,10 @@ ClassifierOptions training_options(const TrainClassifierOptions& o, std::int64_t
 
 /// Random weights for as many classes as there are, or the given ones.
 Cnn start_net(const TrainClassifierOptions& o, const ImageSet& images, std::int64_t seed) {
-  if (!o.weights.empty()) return load_cnn(o.weights, o.arch, o.images);
+  if (!o.weights.empty()) {
+    const Cnn given = load_cnn(o.weights, o.arch, o.images);
+    return o.scratch ? Cnn::make(given.config(), static_cast<std::uint64_t>(seed)) : given;
+  }
   CnnConfig config = cnn_config(o.arch, static_cast<std::int64_t>(images.classes.size()));
   set_normalisation(o.images, config);
   return Cnn::make(config, static_cast<std::uint64_t>(seed));
@@ -251,6 +257,10 @@ void check_options(const TrainClassifierOptions& o) {
   if (o.arch.empty() && o.weights.empty()) {
     throw Error(ErrorKind::kUsage, "--arch", "or --weights is needed").hint("--arch resnet20");
   }
+  if (o.scratch && o.weights.empty()) {
+    throw Error(ErrorKind::kUsage, "--scratch", "needs --weights: the net whose shape is taken")
+        .hint("--weights PRUNED --scratch");
+  }
   milestones_of(o);
 }
 
@@ -271,7 +281,7 @@ std::vector<std::pair<std::string, std::string>> must_match(const TrainClassifie
                                                             std::int64_t seed) {
   return {{"images", images_digest(images)},
           {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
-          {"weights", o.weights},
+          {"weights", o.weights + (o.scratch ? " (its shape)" : "")},
           {"batch size", format("{}", o.batch_size)},
           {"epochs", format("{}", o.epochs)},
           {"optimizer", o.optimizer},
