@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "espalier/eval/image_sample.h"
 #include "espalier/methods/redtest/redundancy.h"
 #include "espalier/options/options.h"
 #include "espalier/similarity/layer_choice.h"
@@ -16,37 +15,6 @@
 #include "apps/cli/output_options.h"
 
 namespace espalier::cli {
-
-/// A CNN that is not a folder of ours, and the batches of images that it is measured on.
-struct CnnOptions {
-  std::string data, arch;
-  ImageOptions images;
-  std::int64_t batches = 10, batch_size = 256;
-
-  template <class V>
-  void visit(V&& option) {
-    option.group("CNNs");
-    option("arch", arch,
-           "public name of a network whose file is not a folder of ours: resnet56, resnet50, "
-           "vgg16_bn, or a cell string",
-           placeholder("NAME"));
-    option("data", data, "images that a CNN is measured on: a folder of class folders, or a tar",
-           placeholder("DIR"));
-    option("batches", batches, "batches of images; the first ones, round-robin over the classes",
-           at_least(1));
-    option("batch_size", batch_size, "images per batch", at_least(2));
-    images.visit(option);
-  }
-
-  /// On the device of the run; convolutions in channels-last form on an accelerator.
-  Cnn load(const std::string& model, const Context& context) const;
-  /// The images of --data, checked against `net`. Throws Error(kUsage) without --data, and what
-  /// load_images and check_image_sample throw.
-  ImageSample sample(const Cnn& net, at::ScalarType type, Reporter& reporter) const;
-};
-
-/// SHA-256 of the pixels and labels that the batches hold.
-std::string sample_sha256(const ImageSample& images);
 
 /// How CKA of a CNN is estimated and averaged.
 struct CnnSimilarityOptions {

@@ -1,5 +1,5 @@
 // Pruned CNN folders: what is kept computes the same, records, baselines, refusals.
-#include "espalier/surgery/cnn_plan.h"
+#include "espalier/surgery/prune_cnn.h"
 
 #include <set>
 

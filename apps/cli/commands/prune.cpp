@@ -429,7 +429,7 @@ void check_decoder_options(const PruneOptions& o) {
 
 int run_prune(const PruneOptions& o, Context& context) {
   const Stopwatch watch;
-  if (is_cnn(o.model.model, o.cnn.arch)) return run_on_cnn(o, context);
+  if (o.cnn.is_cnn(o.model.model)) return run_on_cnn(o, context);
   check_decoder_options(o);
   const ModelLocation location = o.model.locate();
   std::vector<std::filesystem::path> inputs{location.path};

@@ -1,5 +1,5 @@
 // `espalier prune` on a CNN: redtest, sglp, and the two baselines that read no images.
-#include <algorithm>
+#include "espalier/surgery/prune_cnn.h"
 
 #include <ATen/Parallel.h>
 
@@ -12,7 +12,6 @@
 #include "espalier/methods/sglp/prune.h"
 #include "espalier/report/html_report.h"
 #include "espalier/run/run_folder.h"
-#include "espalier/surgery/cnn_plan.h"
 
 #include "apps/cli/cnn_verbs.h"
 
@@ -31,7 +30,7 @@ CnnPrunePlan plan(const CnnRun& run, const CnnPruneOptions& options, const std::
   const bool drop = options.allow_stage_head_drop;
   if (method == "random") return plan_at_random(net, keep, drop, seed_of(context));
   if (method == "magnitude") return plan_by_magnitude(net, keep, drop);
-  const ImageSample images = run.cnn.sample(net, run.type, reporter);
+  const ImageSample images = run.cnn.images(net, run.type, reporter);
   if (method == "redtest") {
     redtest::PruneResult result = redtest::plan_pruning(
         net, images, {.keep = keep, .allow_stage_head_drop = drop, .redundancy = {}}, reporter,
@@ -75,8 +74,11 @@ std::string result_json(const CnnRun& run, const Cnn& net, const CnnPrunePlan& p
   json["method"] = plan.method;
   json["layers_before"] = layers.size();
   json["kept"] = plan.kept;
-  json["removed"] = pruned.removed;
-  json["kept_names"] = pruned.kept_names;
+  json["removed"] = dropped_layers(net, plan.kept);
+  json["kept_names"] = Json::array();
+  for (const std::int64_t layer : plan.kept)
+    json["kept_names"].push_back(layers[static_cast<std::size_t>(layer)].name);
+  json["stages"] = pruned.config.stages;
   json["parameters_before"] = pruned.parameters_before;
   json["parameters_after"] = pruned.parameters_after;
   json["scores"] = Json::object();
@@ -106,8 +108,9 @@ std::string result_text(const CnnRun& run, const Cnn& net, const CnnPrunePlan& p
   for (const auto& [name, values] : plan.scores) columns.push_back(name);
   columns.emplace_back("");
   return text_table(columns, rows) +
-         format("\n{}: {} of {} layers stay; {} of {} parameters\n", plan.method, plan.kept.size(),
-                layers.size(), pruned.parameters_after, pruned.parameters_before) +
+         format("\n{}: {} of {} layers stay, {} per stage; {} of {} parameters\n", plan.method,
+                plan.kept.size(), layers.size(), stage_counts_text(pruned.config),
+                pruned.parameters_after, pruned.parameters_before) +
          format("checked: equal, bit for bit, to the kept layers of the source\n{} in {}: {}\n",
                 to_string(Bytes{static_cast<std::int64_t>(pruned.bytes)}), format_seconds(seconds),
                 run.output.out);

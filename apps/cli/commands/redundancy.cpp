@@ -190,7 +190,7 @@ void check_decoder_options(const RedundancyOptions& o) {
 
 int run_redundancy(const RedundancyOptions& o, Context& context) {
   const Stopwatch watch;
-  if (is_cnn(o.model.model, o.cnn.arch)) return run_on_cnn(o, context);
+  if (o.cnn.is_cnn(o.model.model)) return run_on_cnn(o, context);
   check_decoder_options(o);
   check_calibration(o);
   const ModelLocation location = o.model.locate();

@@ -3,14 +3,10 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
-#include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/hash.h"
 #include "espalier/base/units.h"
-#include "espalier/eval/forward_cost.h"
 #include "espalier/methods/redtest/redundancy_report.h"
 #include "espalier/run/run_folder.h"
-#include "espalier/tensor/tensor_view.h"
 
 #include "apps/cli/cnn_verbs.h"
 #include "apps/cli/cost_options.h"
@@ -18,13 +14,9 @@
 namespace espalier::cli {
 namespace {
 
-std::string_view bytes_of(const at::Tensor& tensor) {
-  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
 redtest::RedundancyDocument measure(const CnnRun& run, const redtest::RedundancyOptions& options,
                                     const Cnn& net, Context& context, Reporter& reporter) {
-  const ImageSample images = run.cnn.sample(net, run.type, reporter);
+  const ImageSample images = run.cnn.images(net, run.type, reporter);
   redtest::RedundancyDocument document;
   document.model = run.model;
   document.arch = net.config().arch;
@@ -42,44 +34,6 @@ redtest::RedundancyDocument measure(const CnnRun& run, const redtest::Redundancy
 }
 
 }  // namespace
-
-Cnn CnnOptions::load(const std::string& model, const Context& context) const {
-  const Cnn net = load_cnn(model, arch, images);
-  const at::Device device = parse_device(context.common.device);
-  return device.is_cpu() ? net : net.to(device, at::kFloat, at::MemoryFormat::ChannelsLast);
-}
-
-ImageSample CnnOptions::sample(const Cnn& net, at::ScalarType type, Reporter& reporter) const {
-  if (data.empty()) {
-    throw Error(ErrorKind::kUsage, "--data", "is missing: a CNN is measured on images")
-        .hint("--data DIR with one folder of images per class");
-  }
-  ImageSet set =
-      load_images(data, images, net.config().in_channels, batches * batch_size, "test", reporter);
-  if (!set.broken.empty())
-    reporter.warn(format("{} images do not decode and are left out", set.broken.size()));
-  const auto classes = static_cast<std::int64_t>(set.classes.size());
-  if (classes > net.config().num_classes) {
-    throw Error(ErrorKind::kInput, data,
-                format("holds {} classes, but the network has {} outputs", classes,
-                       net.config().num_classes));
-  }
-  ImageSample sample;
-  sample.pixels = std::move(set.pixels);
-  sample.labels = std::move(set.labels);
-  sample.batches = batches;
-  sample.batch_size = batch_size;
-  sample.type = type;
-  check_image_sample(net, sample);
-  return sample;
-}
-
-std::string sample_sha256(const ImageSample& images) {
-  const std::int64_t count = images.batches * images.batch_size;
-  const at::Tensor pixels = images.pixels.narrow(0, 0, count).contiguous();
-  const at::Tensor labels = images.labels.narrow(0, 0, count).contiguous();
-  return sha256_hex(sha256_hex(bytes_of(pixels)) + sha256_hex(bytes_of(labels)));
-}
 
 void print_cnn_cost(const CnnRun& run, const Cnn& net, bool flattened, bool gradients,
                     const std::string& verb, const std::string& note, Context& context) {
