@@ -148,6 +148,7 @@ ImageSet decode_image_set(const ImageIndex& index, const ImageSetOptions& option
   ImageSet set;
   set.classes = index.classes;
   set.split = index.split;
+  set.splits = index.splits;
   std::vector<std::int64_t> labels;
   std::int64_t kept = 0;
   for (std::int64_t row = 0; row < index.size(); ++row) {

@@ -1,4 +1,6 @@
 // `espalier train classifier`: an image classifier from random or given weights.
+#include <algorithm>
+
 #include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
@@ -176,8 +178,8 @@ std::int64_t wanted_channels(const TrainClassifierOptions& o) {
 /// nullopt when --data has no split to measure and --eval-data was not asked for.
 std::optional<ImageSet> held_out_images(const TrainClassifierOptions& o, const ImageSet& training,
                                         std::int64_t channels, Reporter& reporter) {
-  if (o.eval_data.empty() && (training.split.empty() || training.split == o.eval_split))
-    return std::nullopt;
+  const bool here = std::ranges::find(training.splits, o.eval_split) != training.splits.end();
+  if (o.eval_data.empty() && (!here || training.split == o.eval_split)) return std::nullopt;
   ImageOptions options = o.images;
   options.split = o.eval_data.empty() ? o.eval_split : std::string();
   ImageSet set = load_images(o.eval_data.empty() ? o.data : o.eval_data, options, channels, 0,
