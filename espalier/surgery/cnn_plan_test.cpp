@@ -1,6 +1,4 @@
 // Pruned CNN folders: what is kept computes the same, records, baselines, refusals.
-#include "espalier/surgery/prune_cnn.h"
-
 #include <set>
 
 #include <gtest/gtest.h>
@@ -10,6 +8,7 @@
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/temp_folder_internal.h"
+#include "espalier/surgery/prune_cnn.h"
 
 namespace espalier {
 namespace {
