@@ -1,7 +1,8 @@
-// Seconds for the unbiased CKA of all pairs of layers, from features to matrix, as JSON; all_pairs_cka.py
-// compares it with loops over pairs in PyTorch on the same features.
+// Seconds for the unbiased CKA of all pairs of layers, from features to matrix, as JSON;
+// all_pairs_cka.py compares it with loops over pairs in PyTorch on the same features.
 //
-//   all_pairs_cka FEATURES.safetensors REPEATS      tensors layer.0, layer.1, ... [samples, width] float32
+//   all_pairs_cka FEATURES.safetensors REPEATS      tensors layer.0, layer.1, ... [samples, width]
+//   float32
 #include <chrono>
 #include <cstdio>
 #include <iostream>

@@ -1,4 +1,7 @@
 // Pruned CNN folders: what is kept computes the same, records, baselines, refusals.
+#include "espalier/surgery/cnn_plan.h"
+
+#include <algorithm>
 #include <set>
 
 #include <gtest/gtest.h>
@@ -8,7 +11,6 @@
 #include "espalier/base/error.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/temp_folder_internal.h"
-#include "espalier/surgery/prune_cnn.h"
 
 namespace espalier {
 namespace {

@@ -1,5 +1,5 @@
-// The smallest whole use of RedTest: how many pairs of a CNN's layers say the same, and which layers
-// repeat the most.
+// The smallest whole use of RedTest: how many pairs of a CNN's layers say the same, and which
+// layers repeat the most.
 //
 //   score_redundancy CNN_FOLDER IMAGES [BATCHES] [BATCH_SIZE]
 #include <cstdint>
