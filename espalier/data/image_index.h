@@ -20,10 +20,10 @@ enum class GreyRule : std::uint8_t { kRefuse, kConvert };
 enum class BrokenRule : std::uint8_t { kRefuse, kSkip };
 
 struct ImageSetOptions {
-  std::string split;  // train, test, ...: the folder above the class folders; empty: only one
-  std::string preferred_split;  // the one taken when there are several and `split` names none
-  std::int64_t limit = 0;       // the first so many images; 0: all
-  std::int64_t channels = 3;    // 1 or 3
+  std::string split = {};  // train, test, ...: the folder above the class folders; empty: only one
+  std::string preferred_split = {};  // the one taken when there are several and `split` names none
+  std::int64_t limit = 0;            // the first so many images; 0: all
+  std::int64_t channels = 3;         // 1 or 3
   GreyRule grey = GreyRule::kRefuse;
   BrokenRule broken = BrokenRule::kRefuse;
   AlphaRule alpha = AlphaRule::kDrop;
@@ -32,7 +32,7 @@ struct ImageSetOptions {
   /// cut out; torchvision's Resize(S) and CenterCrop(crop).
   std::int64_t resize = 0;
   std::int64_t crop = 0;                               // 0: `resize`
-  ImageLimits limits;                                  // of one file
+  ImageLimits limits = {};                             // of one file
   std::uint64_t max_memory = std::uint64_t{16} << 30;  // pixels and encoded bytes
 };
 

@@ -34,7 +34,7 @@ enum class AlphaRule : std::uint8_t { kDrop, kOverWhite };
 struct DecodeOptions {
   PixelFormat format = PixelFormat::kRgb;
   AlphaRule alpha = AlphaRule::kDrop;
-  ImageLimits limits;
+  ImageLimits limits = {};
 };
 
 /// What the header of a file says.

@@ -43,8 +43,8 @@ struct BatchNorm {
 /// unbiased variance (as torch), and the counter goes up by one; copies of `norm` share them.
 at::Tensor batch_norm(const at::Tensor& x, const BatchNorm& norm, NormMode mode);
 
-/// relu(batch_norm(x) + residual); `residual` may be undefined. Every network goes through this one
-/// function, so that a fused kernel has one place to go.
+/// relu(batch_norm(x) + residual); `residual` may be undefined. In kBatch mode one fused operation
+/// (kernels/batch_norm); every network goes through this function.
 at::Tensor batch_norm_relu(const at::Tensor& x, const BatchNorm& norm, NormMode mode,
                            const at::Tensor& residual = {});
 

@@ -25,22 +25,28 @@ class AdamW {
   /// p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps).   Source: Loshchilov and Hutter,
   /// arXiv 1711.05101.
   void step(const std::vector<at::Tensor>& gradients, double lr);
+  /// The same with the rate on the parameters' device (CUDA: float32; CPU: any float), asking the
+  /// host for nothing: what a CUDA graph can record.
+  void step(const std::vector<at::Tensor>& gradients, const at::Tensor& lr);
 
-  std::int64_t steps() const { return steps_; }
+  /// Waits for the device.
+  std::int64_t steps() const;
   const std::vector<at::Tensor>& first_moments() const { return first_; }
   const std::vector<at::Tensor>& second_moments() const { return second_; }
   /// After the moments were overwritten from a checkpoint of this many steps.
-  void set_steps(std::int64_t steps) { steps_ = steps; }
+  void set_steps(std::int64_t steps);
 
  private:
+  template <class Rate>
+  void step_all(const std::vector<at::Tensor>& gradients, const Rate& lr);
+  template <class Rate>
   void step_group(const std::vector<std::size_t>& group, const std::vector<at::Tensor>& gradients,
-                  double lr, double decay);
+                  const Rate& lr, double decay);
 
   AdamWOptions options_;
   std::vector<at::Tensor> parameters_, first_, second_;
-  at::Tensor counter_;
+  at::Tensor counter_;  // steps, float32 scalar on the device, as the kernel wants it
   std::vector<std::size_t> matrices_, vectors_;  // indices by weight-decay group
-  std::int64_t steps_ = 0;
 };
 
 }  // namespace espalier

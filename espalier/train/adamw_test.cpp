@@ -63,5 +63,29 @@ TEST(AdamW, TakesGradientsInAnyLayout) {
   EXPECT_TRUE(at::equal(a, b));
 }
 
+TEST(AdamW, TakesTheRateAsATensorAndCountsOnTheDevice) {
+  const at::Tensor gradient = at::linspace(-1, 1, 6);
+  at::Tensor a = at::ones({6}), b = at::ones({6});
+  AdamW first({a}, {}), second({b}, {});
+  for (const double lr : {0.1, 0.03}) {
+    first.step({gradient}, lr);
+    second.step({gradient}, at::scalar_tensor(lr, at::kDouble));
+  }
+  EXPECT_TRUE(at::equal(a, b));
+  EXPECT_EQ(second.steps(), 2);
+  second.set_steps(9);
+  EXPECT_EQ(second.steps(), 9);
+}
+
+TEST(AdamW, WalksMatchingMemory) {
+  at::Tensor planes = at::ones({2, 3, 2, 2}),
+             last = planes.contiguous(at::MemoryFormat::ChannelsLast).clone();
+  const at::Tensor gradient = at::linspace(-1, 1, 24).view({2, 3, 2, 2});
+  AdamW first({planes}, {}), second({last}, {});
+  first.step({gradient}, 0.1);
+  second.step({gradient}, 0.1);
+  EXPECT_TRUE(at::equal(planes, last));
+}
+
 }  // namespace
 }  // namespace espalier

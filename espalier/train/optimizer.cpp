@@ -19,8 +19,12 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients, double lr) {
   std::visit([&](auto& optimizer) { optimizer.step(gradients, lr); }, optimizer_);
 }
 
+void Optimizer::step(const std::vector<at::Tensor>& gradients, const at::Tensor& lr) {
+  std::visit([&](auto& optimizer) { optimizer.step(gradients, lr); }, optimizer_);
+}
+
 void Optimizer::set_steps(std::int64_t steps) {
-  std::visit([&](auto& optimizer) { optimizer.set_steps(steps); }, optimizer_);
+  if (auto* adamw = std::get_if<AdamW>(&optimizer_)) adamw->set_steps(steps);
 }
 
 std::vector<std::pair<std::string, std::vector<at::Tensor>>> Optimizer::states() const {

@@ -22,6 +22,8 @@ class Optimizer {
 
   /// See AdamW::step, Sgd::step.
   void step(const std::vector<at::Tensor>& gradients, double lr);
+  void step(const std::vector<at::Tensor>& gradients, const at::Tensor& lr);
+  /// After the states were overwritten from a checkpoint of this many steps.
   void set_steps(std::int64_t steps);
   /// Each kind of state, one tensor per parameter: exp_avg and exp_avg_sq, or momentum_buffer.
   std::vector<std::pair<std::string, std::vector<at::Tensor>>> states() const;

@@ -26,7 +26,8 @@ struct Schedule {
   /// The rate changes only every so many steps: steps per epoch for a schedule in epochs. Warm-up
   /// does not care.
   std::int64_t granularity = 1;
-  std::vector<std::int64_t> milestones;  // steps, ascending, from which on another gamma counts
+  /// Steps, ascending, from which on another gamma counts.
+  std::vector<std::int64_t> milestones = {};
   double gamma = 0.1;
 };
 

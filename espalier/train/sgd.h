@@ -26,21 +26,23 @@ class Sgd {
   /// g += wd * p; b = mu * b + g; p -= lr * (nesterov ? g + mu * b : b).
   /// Source: Sutskever et al. 2013 in torch's form, where the rate multiplies the buffer.
   void step(const std::vector<at::Tensor>& gradients, double lr);
+  /// The same with the rate on the parameters' device (CUDA: float32; CPU: any float), asking the
+  /// host for nothing: what a CUDA graph can record.
+  void step(const std::vector<at::Tensor>& gradients, const at::Tensor& lr);
 
-  std::int64_t steps() const { return steps_; }
   /// Empty without momentum.
   const std::vector<at::Tensor>& momenta() const { return momenta_; }
-  /// After the buffers were overwritten from a checkpoint of this many steps.
-  void set_steps(std::int64_t steps) { steps_ = steps; }
 
  private:
+  template <class Rate>
+  void step_all(const std::vector<at::Tensor>& gradients, const Rate& lr);
+  template <class Rate>
   void step_group(const std::vector<std::size_t>& group, const std::vector<at::Tensor>& gradients,
-                  double lr, double decay);
+                  const Rate& lr, double decay);
 
   SgdOptions options_;
   std::vector<at::Tensor> parameters_, momenta_;
   std::vector<std::size_t> decayed_, kept_;  // indices by weight-decay group
-  std::int64_t steps_ = 0;
 };
 
 }  // namespace espalier

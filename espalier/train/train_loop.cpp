@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <optional>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -13,11 +15,17 @@
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
 #include "espalier/train/checkpoint.h"
+#include "espalier/train/recorded_steps.h"
+#include "espalier/train/weight_average.h"
 
 namespace espalier {
 namespace {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// Recordings of a device step: whole batches, the last of an epoch, and room for more.
+constexpr std::size_t kMaxGraphs = 4;
 
 class Loop {
  public:
@@ -31,17 +39,21 @@ class Loop {
         rate_name_(options.unit + "_per_second") {
     for (const TrainedTensor& t : tensors_) state_.emplace_back(t.name, t.master);
     state_.insert(state_.end(), options.buffers.begin(), options.buffers.end());
-    if (options_.ema > 0)
-      for (const auto& [name, tensor] : state_) average_.push_back(tensor.detach().clone());
+    if (options_.ema > 0) {
+      std::vector<at::Tensor> all;
+      for (const auto& [name, tensor] : state_) all.push_back(tensor);
+      average_ = WeightAverage(std::move(all), options_.ema);
+    }
   }
 
   /// Continues from the newest checkpoint of a resumed run; false when there is none.
   bool restore();
   void step(const StepFunction& gradients_of);
+  void step(const DeviceStep& work);
   /// Measures the held-out loss when it is due; true when it did.
   bool evaluate();
-  /// `buffers`: values to store instead of the present ones.
-  void save(const std::vector<at::Tensor>& buffers = {});
+  void save() { save(stored()); }
+  void save(NamedTensors tensors);
   /// The tensors of the best evaluation, or the average, into their places for good.
   void finish();
   bool done() const { return result.steps >= options_.schedule.steps; }
@@ -59,13 +71,23 @@ class Loop {
     for (const TrainedTensor& t : tensors_) all.push_back(t.master);
     return all;
   }
+  /// What a checkpoint holds beside the best: handles of what is trained and its optimizer's state.
+  NamedTensors stored() const;
+  bool checkpoint_due() const {
+    return options_.checkpoint_every > 0 && result.steps > 0 &&
+           result.steps % options_.checkpoint_every == 0;
+  }
+  /// Counts a step and writes its row.
+  void record(double loss, double rate, double norm, std::int64_t tokens, double seconds);
   void check_settings(const Json& stored);
   void restore_best(const LoadedCheckpoint& checkpoint, const Json& state);
   void require_finite(double value, const char* what) const;
 
   /// Exchanges the average and what is trained; nothing without an average.
-  void swap_average();
-  void update_average();
+  void swap_average() {
+    average_.swap();
+    if (average_.exists()) refresh_weights(tensors_);
+  }
 
   const std::vector<TrainedTensor>& tensors_;
   const TrainOptions& options_;
@@ -74,36 +96,12 @@ class Loop {
   Optimizer optimizer_;
   std::string rate_name_;
   std::int64_t saved_ = -1;
-  std::vector<std::pair<std::string, at::Tensor>> state_;  // masters, then buffers
-  std::vector<at::Tensor> average_;                        // of state_
+  NamedTensors state_;            // masters, then buffers
+  WeightAverage average_;         // of state_
   std::vector<at::Tensor> best_;  // of state_, on the CPU, of result.best_step
+  std::optional<RecordedSteps> recorded_;
+  std::vector<at::Tensor> next_inputs_;  // of a device step, made while the one before ran
 };
-
-void Loop::swap_average() {
-  if (average_.empty()) return;
-  const at::NoGradGuard no_grad;
-  for (std::size_t i = 0; i < average_.size(); ++i) {
-    const at::Tensor before = state_[i].second.clone();
-    state_[i].second.copy_(average_[i]);
-    average_[i].copy_(before);
-  }
-  refresh_weights(tensors_);
-}
-
-void Loop::update_average() {
-  if (average_.empty()) return;
-  const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> averages, tensors;
-  for (std::size_t i = 0; i < average_.size(); ++i) {
-    if (!average_[i].is_floating_point()) {
-      average_[i].copy_(state_[i].second);
-      continue;
-    }
-    averages.push_back(average_[i]);
-    tensors.push_back(state_[i].second);
-  }
-  at::_foreach_lerp_(averages, tensors, 1 - options_.ema);
-}
 
 Json settings_json(const Settings& settings) {
   Json json = Json::object();
@@ -142,8 +140,8 @@ bool Loop::restore() {
             format("pass --steps {} or more, or drop --resume to start afresh", checkpoint->step));
   }
   for (const auto& [name, tensor] : state_) restore_tensor(*checkpoint, name, tensor);
-  for (std::size_t i = 0; i < average_.size(); ++i)
-    restore_tensor(*checkpoint, "average." + state_[i].first, average_[i]);
+  for (std::size_t i = 0; i < average_.values().size(); ++i)
+    restore_tensor(*checkpoint, "average." + state_[i].first, average_.values()[i]);
   for (const auto& [kind, values] : optimizer_.states())
     for (std::size_t i = 0; i < values.size(); ++i)
       restore_tensor(*checkpoint, kind + "." + tensors_[i].name, values[i]);
@@ -183,7 +181,14 @@ bool Loop::evaluate() {
   if (!options_.evaluate || !(done() || (every > 0 && result.steps % every == 0))) return false;
   if (!result.evaluations.empty() && result.evaluations.back().first == result.steps) return false;
   swap_average();
-  const Evaluation measured = options_.evaluate();
+  Evaluation measured;
+  try {
+    measured = options_.evaluate();
+  } catch (const Interrupted&) {
+    swap_average();
+    save();
+    throw Interrupted{saved_text()};
+  }
   double lowest = std::numeric_limits<double>::infinity();
   for (const auto& [step, value] : result.evaluations) lowest = std::min(lowest, value);
   result.evaluations.emplace_back(result.steps, measured.loss);
@@ -213,15 +218,18 @@ void Loop::finish() {
       format("the tensors of step {} stay: their held-out loss was the lowest", result.best_step));
 }
 
-void Loop::save(const std::vector<at::Tensor>& buffers) {
-  if (saved_ == result.steps) return;
-  std::vector<std::pair<std::string, at::Tensor>> stored = state_;
-  for (std::size_t i = 0; i < buffers.size(); ++i) stored[tensors_.size() + i].second = buffers[i];
-  for (std::size_t i = 0; i < average_.size(); ++i)
-    stored.emplace_back("average." + state_[i].first, average_[i]);
+NamedTensors Loop::stored() const {
+  NamedTensors all = state_;
+  for (std::size_t i = 0; i < average_.values().size(); ++i)
+    all.emplace_back("average." + state_[i].first, average_.values()[i]);
   for (const auto& [kind, values] : optimizer_.states())
     for (std::size_t i = 0; i < values.size(); ++i)
-      stored.emplace_back(kind + "." + tensors_[i].name, values[i]);
+      all.emplace_back(kind + "." + tensors_[i].name, values[i]);
+  return all;
+}
+
+void Loop::save(NamedTensors tensors) {
+  if (saved_ == result.steps) return;
   Json state;
   state["must_match"] = settings_json(options_.must_match);
   state["may_change"] = settings_json(options_.may_change);
@@ -233,9 +241,9 @@ void Loop::save(const std::vector<at::Tensor>& buffers) {
     state["evaluations"] = result.evaluations;
     state["best_step"] = result.best_step;
     for (std::size_t i = 0; i < best_.size(); ++i)
-      stored.emplace_back("best." + state_[i].first, best_[i]);
+      tensors.emplace_back("best." + state_[i].first, best_[i]);
   }
-  save_checkpoint(run_.run_dir() / "checkpoints", result.steps, stored, state.dump());
+  save_checkpoint(run_.run_dir() / "checkpoints", result.steps, tensors, state.dump());
   saved_ = result.steps;
   run_.keep();
 }
@@ -252,16 +260,28 @@ void Loop::require_finite(double value, const char* what) const {
           : "use a lower --lr, or check the weights with `espalier verify`");
 }
 
+void Loop::record(double loss, double rate, double norm, std::int64_t tokens, double seconds) {
+  ++result.steps;
+  result.tokens += tokens;
+  result.seconds += seconds;
+  result.losses.push_back(loss);
+  result.rates.push_back(rate);
+  run_.metrics(result.steps, {{"loss", loss},
+                              {"lr", rate},
+                              {"grad_norm", norm},
+                              {rate_name_, static_cast<double>(tokens) / seconds}});
+}
+
 void Loop::step(const StepFunction& gradients_of) {
   const Stopwatch watch;
   double save_seconds = 0;
   const double rate = learning_rate(options_.schedule, result.steps);
-  const bool due = options_.checkpoint_every > 0 && result.steps > 0 &&
-                   result.steps % options_.checkpoint_every == 0;
+  const bool due = checkpoint_due();
   // The forward pass moves the buffers on, and the checkpoint is of the state before it.
-  std::vector<at::Tensor> buffers;
-  if (due)
-    for (const auto& [name, tensor] : options_.buffers) buffers.push_back(tensor.clone());
+  NamedTensors before;
+  if (due) before = stored();
+  for (std::size_t i = tensors_.size(); due && i < state_.size(); ++i)
+    before[i].second = before[i].second.clone();
   StepGradients batch = gradients_of(result.steps);
   ESPALIER_ASSERT(batch.gradients.size() == tensors_.size());
   require_finite(batch.loss, "loss");
@@ -271,29 +291,64 @@ void Loop::step(const StepFunction& gradients_of) {
   // finite loss, so the checkpoint that a broken run leaves behind is one worth going on from.
   if (due) {
     const Stopwatch saving;
-    save(buffers);
+    save(std::move(before));
     save_seconds = saving.seconds();
   }
   optimizer_.step(batch.gradients, rate);
   refresh_weights(tensors_);
-  update_average();
-  const double seconds = watch.seconds() - save_seconds;
-  ++result.steps;
-  result.tokens += batch.tokens;
-  result.seconds += seconds;
-  result.losses.push_back(batch.loss);
-  result.rates.push_back(rate);
-  run_.metrics(result.steps, {{"loss", batch.loss},
-                              {"lr", rate},
-                              {"grad_norm", norm},
-                              {rate_name_, static_cast<double>(batch.tokens) / seconds}});
+  average_.update();
+  record(batch.loss, rate, norm, batch.tokens, watch.seconds() - save_seconds);
 }
 
-}  // namespace
+void Loop::step(const DeviceStep& work) {
+  const Stopwatch watch;
+  double save_seconds = 0;
+  const at::Device device = tensors_.front().master.device();
+  if (!recorded_) recorded_.emplace(device, work.record, kMaxGraphs, reporter_);
+  const double rate = learning_rate(options_.schedule, result.steps);
+  // The step ends with the update: what is to be saved once its loss is known must be kept aside.
+  const bool due = checkpoint_due();
+  NamedTensors before;
+  if (due) before = stored();
+  for (auto& [name, tensor] : before) tensor = tensor.clone();
 
-TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of,
-                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
-                  const StopToken& stop) {
+  std::vector<at::Tensor> inputs =
+      next_inputs_.empty() ? work.inputs(result.steps) : std::move(next_inputs_);
+  next_inputs_.clear();
+  const std::int64_t items = inputs.front().size(0);
+  // The fused kernels read the rate from the device as float32, on the CPU as a number.
+  inputs.push_back(at::scalar_tensor(rate, device.is_cpu() ? at::kDouble : at::kFloat));
+  const auto body = [&](const std::vector<at::Tensor>& t) {
+    std::vector<at::Tensor> out = work.loss_and_gradients({t.begin(), t.end() - 1});
+    ESPALIER_ASSERT(out.size() == tensors_.size() + 1);
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> gradients(std::make_move_iterator(out.begin() + 1),
+                                      std::make_move_iterator(out.end()));
+    const at::Tensor norm = clip_on_device(gradients, options_.clip);
+    optimizer_.step(gradients, t.back());
+    refresh_weights(tensors_);
+    average_.update();
+    return std::vector<at::Tensor>{at::stack({out.front().to(at::kDouble), norm})};
+  };
+  const at::Tensor outcome = recorded_->run(body, std::move(inputs)).front();
+  // Made while the device computes.
+  if (result.steps + 1 < options_.schedule.steps) next_inputs_ = work.inputs(result.steps + 1);
+  const at::Tensor numbers = outcome.to(at::kCPU);
+  const double loss = numbers[0].item<double>(), norm = numbers[1].item<double>();
+  require_finite(loss, "loss");
+  require_finite(norm, "gradient norm");
+  if (due) {
+    const Stopwatch saving;
+    save(std::move(before));
+    save_seconds = saving.seconds();
+  }
+  record(loss, rate, norm, items, watch.seconds() - save_seconds);
+}
+
+template <class Step>
+TrainResult run_loop(const std::vector<TrainedTensor>& tensors, const Step& one_step,
+                     const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                     const StopToken& stop) {
   Loop loop(tensors, options, run, reporter);
   // Without a checkpoint a resumed run starts over: rows of the killed attempt must not stay in the
   // metrics.
@@ -307,19 +362,34 @@ TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction&
     }
   }
   const auto phase = reporter.phase("training", options.schedule.steps, "steps");
+  if (loop.result.steps > 0) loop.evaluate();  // when the checkpoint was saved before it
   while (!loop.done()) {
     if (stop.stop_requested()) {
       loop.save();
       throw Interrupted{loop.saved_text()};
     }
-    loop.step(gradients_of);
+    loop.step(one_step);
     phase->update(loop.result.steps, format("loss {:.4f}", loop.result.losses.back()));
     loop.evaluate();
   }
-  loop.evaluate();  // a resumed run may have been complete but for this
   loop.save();
   loop.finish();
   return std::move(loop.result);
+}
+
+}  // namespace
+
+TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of,
+                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                  const StopToken& stop) {
+  return run_loop(tensors, gradients_of, options, run, reporter, stop);
+}
+
+TrainResult train(const std::vector<TrainedTensor>& tensors, const DeviceStep& step,
+                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                  const StopToken& stop) {
+  ESPALIER_ASSERT(!tensors.empty());
+  return run_loop(tensors, step, options, run, reporter, stop);
 }
 
 }  // namespace espalier

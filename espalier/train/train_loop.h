@@ -60,6 +60,19 @@ struct StepGradients {
 /// depends on it.
 using StepFunction = std::function<StepGradients(std::int64_t step)>;
 
+/// A step that stays on the device of its tensors: nothing in it asks the host, so on CUDA all of
+/// it, the update included, is recorded once per batch shape and replayed as one graph. The rate is
+/// an input of the graph. For small models, whose steps otherwise wait for launches.
+struct DeviceStep {
+  /// What differs from step to step, a pure function of its number; the first has one row per item
+  /// of the batch. On any device.
+  std::function<std::vector<at::Tensor>(std::int64_t step)> inputs;
+  /// inputs on the device -> the mean loss (a scalar), then the float32 gradients, one per trained
+  /// tensor. A pure function of its inputs, the trained tensors and the buffers.
+  std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)> loss_and_gradients;
+  bool record = true;
+};
+
 struct TrainResult {
   std::int64_t steps = 0, resumed_from = 0, tokens = 0;
   double seconds = 0;                                        // in steps, resumed parts included
@@ -76,6 +89,13 @@ struct TrainResult {
 /// request, with a checkpoint saved. Resuming with other values in `must_match` is Error(kUsage),
 /// naming each.
 TrainResult train(const std::vector<TrainedTensor>& tensors, const StepFunction& gradients_of,
+                  const TrainOptions& options, RunFolder& run, Reporter& reporter,
+                  const StopToken& stop);
+
+/// The same with a step of its own update. A bad loss is seen after the update it made, in memory;
+/// what is on disk is as above. Costs a copy of tensors and optimizer state when a checkpoint is
+/// due.
+TrainResult train(const std::vector<TrainedTensor>& tensors, const DeviceStep& step,
                   const TrainOptions& options, RunFolder& run, Reporter& reporter,
                   const StopToken& stop);
 

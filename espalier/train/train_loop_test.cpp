@@ -2,6 +2,7 @@
 // bad numbers stop it.
 #include "espalier/train/train_loop.h"
 
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -246,6 +247,110 @@ TEST_F(TrainLoop, TheAverageIsWhatStays) {
   // The rate of the last step is small: they lie close to the weights before it.
   EXPECT_LT((final_weights - masters.back()).abs().max().item<double>(), 0.05);
   EXPECT_GT((last - masters.back()).abs().max().item<double>(), 1e-4);
+}
+
+/// The toy as a step that stays on its device.
+DeviceStep device_step(ToyWithBuffer& toy) {
+  DeviceStep step;
+  step.inputs = [&toy](std::int64_t number) {
+    RandomStream stream(1, "toy", 0, number);
+    const at::Tensor target = at::full({10, 1}, stream.uniform());  // ten items
+    return std::vector<at::Tensor>{number == toy.poisoned_step ? target * NAN : target};
+  };
+  step.loss_and_gradients = [&toy](const std::vector<at::Tensor>& inputs) {
+    ++toy.calls;
+    toy.mean.mul_(0.9).add_(toy.tensors[0].master.mean(0), 0.1);
+    toy.count.add_(1);
+    const at::Tensor difference = toy.tensors[0].master - inputs[0][0];
+    return std::vector<at::Tensor>{difference.square().mean(), 2 * difference / 12};
+  };
+  return step;
+}
+
+TEST_F(TrainLoop, ADeviceStepEqualsAStepOfGradients) {
+  for (const bool adamw : {false, true}) {
+    ToyWithBuffer plain, device;
+    TrainOptions a = plain.options(), b = device.options();
+    a.clip = b.clip = 0.05;
+    if (adamw) a.optimizer = b.optimizer = AdamWOptions{.weight_decay = 0.1};
+    TrainResult first, second;
+    {
+      RunFolder run = open(OutputPolicy::kFresh);
+      first = train(plain.tensors, plain.function(), a, run, silent_reporter(), never_stop());
+    }
+    {
+      RunFolder run = open(OutputPolicy::kFresh);
+      second = train(device.tensors, device_step(device), b, run, silent_reporter(), never_stop());
+    }
+    EXPECT_TRUE(at::equal(plain.tensors[0].master, device.tensors[0].master));
+    EXPECT_TRUE(at::equal(plain.mean, device.mean));
+    EXPECT_EQ(second.rates, first.rates);
+    EXPECT_EQ(second.evaluations, first.evaluations);
+    EXPECT_EQ(second.tokens, first.tokens);
+    for (std::size_t i = 0; i < first.losses.size(); ++i)
+      EXPECT_NEAR(second.losses[i], first.losses[i], 1e-6);
+  }
+}
+
+TEST_F(TrainLoop, DeviceStepsResumeBitByBitAndKeepGoodCheckpoints) {
+  ToyWithBuffer straight;
+  {
+    RunFolder run = open(OutputPolicy::kFresh);
+    train(straight.tensors, device_step(straight), straight.options(), run, silent_reporter(),
+          never_stop());
+  }
+  clean();
+  ToyWithBuffer first;
+  {
+    RunFolder run = open(OutputPolicy::kFresh);
+    first.poisoned_step = 6;
+    try {
+      train(first.tensors, device_step(first), first.options(), run, silent_reporter(),
+            never_stop());
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(), "step 7: the loss is nan");
+      EXPECT_EQ(error.hint_text(),
+                "use a lower --lr; the checkpoint of step 4 is kept, --resume continues from it");
+    }
+  }
+  ToyWithBuffer second;
+  second.tensors[0].master.fill_(9);
+  RunFolder run = open(OutputPolicy::kResume);
+  const TrainResult rest = train(second.tensors, device_step(second), second.options(), run,
+                                 silent_reporter(), never_stop());
+  EXPECT_EQ(rest.resumed_from, 4);
+  EXPECT_EQ(second.calls, 6);
+  EXPECT_TRUE(at::equal(second.tensors[0].master, straight.tensors[0].master));
+  EXPECT_TRUE(at::equal(second.mean, straight.mean));
+}
+
+TEST_F(TrainLoop, AStopDuringAnEvaluationSavesAndIsEvaluatedOnResuming) {
+  Toy toy;
+  TrainOptions options = toy_options(8);
+  options.checkpoint_every = 0;
+  options.evaluate_every = 3;
+  std::int64_t evaluations = 0;
+  options.evaluate = [&]() -> Evaluation {
+    if (++evaluations == 2) throw Interrupted{};
+    return {1.0 / static_cast<double>(evaluations), {}};
+  };
+  {
+    RunFolder run = open(OutputPolicy::kFresh);
+    try {
+      train(toy.tensors, toy.function(), options, run, silent_reporter(), never_stop());
+      FAIL();
+    } catch (const Interrupted& stopped) {
+      EXPECT_NE(stopped.saved.find("checkpoint of step 6 saved"), std::string::npos)
+          << stopped.saved;
+    }
+  }
+  RunFolder run = open(OutputPolicy::kResume);
+  const TrainResult rest =
+      train(toy.tensors, toy.function(), options, run, silent_reporter(), never_stop());
+  ASSERT_EQ(rest.evaluations.size(), 3u);
+  EXPECT_EQ(rest.evaluations[1].first, 6);
+  EXPECT_EQ(rest.evaluations[2].first, 8);
 }
 
 TEST_F(TrainLoop, ABadLossStopsBeforeTheUpdateAndKeepsTheCheckpoint) {

@@ -14,13 +14,14 @@ TrainedTensor make_trained(std::string name, at::Tensor& slot, const at::Tensor&
   const at::NoGradGuard no_grad;
   TrainedTensor trained;
   trained.name = std::move(name);
-  trained.weight = slot.detach().clone(at::MemoryFormat::Contiguous);
+  trained.weight =
+      slot.detach().clone(slot.is_non_overlapping_and_dense() ? at::MemoryFormat::Preserve
+                                                              : at::MemoryFormat::Contiguous);
   if (trained.weight.scalar_type() == at::kFloat) {
     trained.master = trained.weight.detach();
   } else {
     const at::Tensor& source = full_precision.defined() ? full_precision : trained.weight;
-    trained.master =
-        source.to(trained.weight.device(), at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    trained.master = at::empty_like(trained.weight, at::kFloat).copy_(source);
     trained.weight.copy_(trained.master);
   }
   trained.weight.set_requires_grad(true);
@@ -53,6 +54,17 @@ double global_norm(const std::vector<at::Tensor>& gradients) {
   if (gradients.empty()) return 0;
   const std::vector<at::Tensor> norms = at::_foreach_norm(gradients, 2);
   return at::linalg_vector_norm(at::stack(norms).to(at::kDouble), 2).item<double>();
+}
+
+at::Tensor clip_on_device(std::vector<at::Tensor>& gradients, double max_norm) {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> norms = at::_foreach_norm(gradients, 2);
+  const at::Tensor norm = at::linalg_vector_norm(at::stack(norms).to(at::kDouble), 2);
+  if (max_norm > 0) {
+    const at::Tensor scale = ((norm + 1e-6).reciprocal() * max_norm).clamp_max(1);
+    at::_foreach_mul_(gradients, scale.to(at::kFloat));
+  }
+  return norm;
 }
 
 double clip_by_global_norm(std::vector<at::Tensor>& gradients, double max_norm) {

@@ -42,6 +42,31 @@ TEST(Clip, EqualsTorch) {
   EXPECT_NEAR(gradients[1][0].item<float>(), 0.923076868f, 1e-7);
 }
 
+TEST(TrainedTensor, KeepsChannelsLast) {
+  at::Tensor slot = at::randn({4, 3, 2, 2}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor full = slot;
+  slot = slot.to(at::kBFloat16);
+  const TrainedTensor trained = make_trained("w", slot, full.contiguous());
+  EXPECT_EQ(trained.weight.strides(), full.strides());
+  EXPECT_EQ(trained.master.strides(), full.strides());
+  EXPECT_TRUE(at::equal(trained.master, full));
+  at::Tensor sparse = at::randn({6, 4}).slice(1, 0, 4, 2);
+  EXPECT_TRUE(make_trained("w", sparse).weight.is_contiguous());
+}
+
+TEST(Clip, OnTheDeviceTheSame) {
+  std::vector<at::Tensor> a{at::tensor({3.0f, 4.0f}), at::tensor({12.0f})}, b;
+  for (const at::Tensor& t : a) b.push_back(t.clone());
+  const at::Tensor norm = clip_on_device(a, 1.0);
+  EXPECT_EQ(norm.scalar_type(), at::kDouble);
+  EXPECT_DOUBLE_EQ(norm.item<double>(), clip_by_global_norm(b, 1.0));
+  EXPECT_TRUE(at::equal(a[0], b[0]) && at::equal(a[1], b[1]));
+  EXPECT_NEAR(clip_on_device(a, 5.0).item<double>(), 1.0, 1e-6);
+  EXPECT_TRUE(at::equal(a[0], b[0]));
+  clip_on_device(a, 0);
+  EXPECT_TRUE(at::equal(a[1], b[1]));
+}
+
 TEST(Clip, SmallNormsAndZeroLimitChangeNothing) {
   std::vector<at::Tensor> gradients{at::tensor({0.3f, 0.4f})};
   EXPECT_NEAR(clip_by_global_norm(gradients, 1.0), 0.5, 1e-7);

@@ -46,7 +46,8 @@ int run_accuracy(const EvalOptions& o, Context& context) {
         .hint("--data DIR, a folder of class folders");
   }
   const at::Device device = ModelOptions::device(context);
-  const Cnn net = load_cnn(o.model.model, o.arch, o.images).to(device, at::kFloat);
+  const Cnn net = load_cnn(o.model.model, o.arch, o.images)
+                      .to(device, at::kFloat, at::MemoryFormat::ChannelsLast);
   const ImageSet images =
       load_images(o.data, o.images, net.config().in_channels, o.limit, "test", context.reporter);
   if (o.cost.dry_run) {

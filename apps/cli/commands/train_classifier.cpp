@@ -10,9 +10,11 @@
 #include "espalier/report/run_report.h"
 #include "espalier/tensor/tensor_view.h"
 #include "espalier/train/classifier.h"
+#include "espalier/train/classifier_estimate.h"
 
 #include "apps/cli/cnn_options.h"
 #include "apps/cli/commands.h"
+#include "apps/cli/cost_options.h"
 #include "apps/cli/machine.h"
 #include "apps/cli/model_options.h"
 #include "apps/cli/output_options.h"
@@ -22,6 +24,7 @@ namespace {
 
 struct TrainClassifierOptions {
   OutputOptions output;
+  CostOptions cost;
   ImageOptions images;
   std::string data, eval_data, eval_split = "test", arch, weights, dtype = "float32",
                                optimizer = "sgd", lr_decay = "cosine", lr_changes = "step",
@@ -31,7 +34,7 @@ struct TrainClassifierOptions {
                crop_pad = 4, eval_every = 1, checkpoint_every = 1;
   double lr = 0.1, lr_floor = 0, gamma = 0.1, momentum = 0.9, weight_decay = 5e-4, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, label_smoothing = 0, ema = 0, clip = 0, rotation = 0;
-  bool nesterov = true, decay_norms = true, flip = true;
+  bool nesterov = true, decay_norms = true, flip = true, scratch = false;
 
   template <class V>
   void visit(V&& option) {
@@ -43,6 +46,9 @@ struct TrainClassifierOptions {
     option("weights", weights,
            "start from this CNN folder or checkpoint (a pruned one, say) instead of random weights",
            placeholder("PATH"));
+    option("scratch", scratch,
+           "with --weights: take its shape alone and begin with random weights, to see what its "
+           "weights were worth");
     option("dtype", dtype, "type of activations; weights stay float32",
            one_of({"float32", "bfloat16"}));
     output.visit(option);
@@ -99,6 +105,7 @@ struct TrainClassifierOptions {
     option("cuda_graph", cuda_graph,
            "on CUDA: record a step once and replay it; auto does where that is possible",
            one_of({"auto", "off"}));
+    cost.visit(option);
   }
 };
 
@@ -151,7 +158,10 @@ ClassifierOptions training_options(const TrainClassifierOptions& o, std::int64_t
 
 /// Random weights for as many classes as there are, or the given ones.
 Cnn start_net(const TrainClassifierOptions& o, const ImageSet& images, std::int64_t seed) {
-  if (!o.weights.empty()) return load_cnn(o.weights, o.arch, o.images);
+  if (!o.weights.empty()) {
+    const Cnn given = load_cnn(o.weights, o.arch, o.images);
+    return o.scratch ? Cnn::make(given.config(), static_cast<std::uint64_t>(seed)) : given;
+  }
   CnnConfig config = cnn_config(o.arch, static_cast<std::int64_t>(images.classes.size()));
   set_normalisation(o.images, config);
   return Cnn::make(config, static_cast<std::uint64_t>(seed));
@@ -247,7 +257,60 @@ void check_options(const TrainClassifierOptions& o) {
   if (o.arch.empty() && o.weights.empty()) {
     throw Error(ErrorKind::kUsage, "--arch", "or --weights is needed").hint("--arch resnet20");
   }
+  if (o.scratch && o.weights.empty()) {
+    throw Error(ErrorKind::kUsage, "--scratch", "needs --weights: the net whose shape is taken")
+        .hint("--weights PRUNED --scratch");
+  }
   milestones_of(o);
+}
+
+RunFacts run_facts(const Context& context, at::Device device) {
+  RunFacts facts;
+  facts.verb = "train classifier";
+  facts.command_line = context.command_line;
+  facts.resolved_recipe = context.resolved_recipe;
+  facts.seed = static_cast<std::uint64_t>(context.common.seed);
+  facts.device = device.str();
+  facts.threads = at::get_num_threads();
+  return facts;
+}
+
+/// What a resumed run must have in common with the first.
+std::vector<std::pair<std::string, std::string>> must_match(const TrainClassifierOptions& o,
+                                                            const Cnn& net, const ImageSet& images,
+                                                            std::int64_t seed) {
+  return {{"images", images_digest(images)},
+          {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
+          {"weights", o.weights + (o.scratch ? " (its shape)" : "")},
+          {"batch size", format("{}", o.batch_size)},
+          {"epochs", format("{}", o.epochs)},
+          {"optimizer", o.optimizer},
+          {"ema", format("{}", o.ema)},
+          {"keep", o.keep},
+          {"seed", format("{}", seed)},
+          {"dtype", o.dtype}};
+}
+
+void print_estimate(Context& context, const TrainClassifierOptions& o, const Cnn& net,
+                    const ImageSet& images, const ClassifierOptions& options) {
+  const ClassifierEstimate e = estimate_classifier(net, images, options, context.reporter);
+  const bool on_cpu = net.device().is_cpu();
+  CostEstimate cost;
+  // Images stay on the host too; what reading them took is in the process already.
+  cost.peak_memory = {peak_rss().count + (on_cpu ? e.weight_bytes + e.activation_bytes : 0)};
+  cost.peak_device_memory = {on_cpu ? 0 : e.peak_bytes()};
+  cost.disk = {e.checkpoint_bytes + net.parameter_count() * 4};
+  cost.seconds = e.seconds;
+  cost.note = format("{} {}, {} parameters, {} steps on {} images", net.config().arch,
+                     stage_counts_text(net.config()), format_count(net.parameter_count()),
+                     format_count(e.steps), format_count(images.size()));
+  print_cost(context, "train", cost, o.output.out);
+}
+
+/// Writes the folder and reads it back: what was written is what is measured.
+Cnn save_net(const Cnn& net, RunFolder& run) {
+  net.to(at::kCPU, at::kFloat).save(run.folder());
+  return Cnn::load(run.folder()).to(net.device(), at::kFloat, at::MemoryFormat::ChannelsLast);
 }
 
 int run_train_classifier(const TrainClassifierOptions& o, Context& context) {
@@ -259,31 +322,21 @@ int run_train_classifier(const TrainClassifierOptions& o, Context& context) {
   check_output_apart(o.output.out, inputs);
   const at::Device device = ModelOptions::device(context);
   const std::int64_t channels = wanted_channels(o);
-  RunFacts facts;
-  facts.verb = "train classifier";
-  facts.command_line = context.command_line;
-  facts.resolved_recipe = context.resolved_recipe;
-  facts.seed = static_cast<std::uint64_t>(context.common.seed);
-  facts.device = device.str();
-  facts.threads = at::get_num_threads();
-  RunFolder run = RunFolder::create(o.output.out, o.output.policy(), facts);
-  Reporter& reporter = run.log_to_file(context.reporter);
+  std::optional<RunFolder> run;
+  if (!o.cost.dry_run)
+    run = RunFolder::create(o.output.out, o.output.policy(), run_facts(context, device));
+  Reporter& reporter = run ? run->log_to_file(context.reporter) : context.reporter;
   const ImageSet images = load_images(o.data, o.images, channels, o.limit, "train", reporter);
   const std::optional<ImageSet> held_out = held_out_images(o, images, channels, reporter);
   Cnn net = start_net(o, images, context.common.seed).to(device, at::kFloat);
   net.set_images(images.pixels.size(2), net.config().mean, net.config().std, images.classes);
-  for (const auto& input : inputs) run.add_input(input, "");
-
   ClassifierOptions options = training_options(o, context.common.seed);
-  const std::string digest = images_digest(images);
-  options.must_match = {{"images", digest},
-                        {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
-                        {"weights", o.weights},
-                        {"batch size", format("{}", o.batch_size)},
-                        {"epochs", format("{}", o.epochs)},
-                        {"optimizer", o.optimizer},
-                        {"seed", format("{}", context.common.seed)},
-                        {"dtype", o.dtype}};
+  if (!run) {
+    print_estimate(context, o, net, images, options);
+    return 0;
+  }
+  for (const auto& input : inputs) run->add_input(input, "");
+  options.must_match = must_match(o, net, images, context.common.seed);
   options.may_change = {{"lr", format("{}", o.lr)}, {"weight decay", format("{}", o.weight_decay)}};
   const auto measure = [&](const Cnn& one) {
     return measure_accuracy(one, *held_out, o.eval_batch_size, options.type, silent_reporter(),
@@ -299,16 +352,17 @@ int run_train_classifier(const TrainClassifierOptions& o, Context& context) {
                          {"eval_loss", found.loss}}};
     };
   }
-  const TrainResult trained = train_classifier(net, images, options, run, reporter, context.stop);
-  net.to(at::kCPU, at::kFloat).save(run.folder());
-  // What was written is what is measured last.
-  const Cnn saved = Cnn::load(run.folder()).to(device, at::kFloat);
+  const TrainResult trained = train_classifier(net, images, options, *run, reporter, context.stop);
+  const Cnn saved = save_net(net, *run);
   std::optional<Accuracy> accuracy;
   if (held_out) accuracy = measure(saved);
-  run.keep();
-  run_report({load_run(run.folder())}, {}, format("Training {}", net.config().arch))
-      .write(run.run_dir() / "report.html");
-  run.publish();
+  run->keep();
+  run_report({load_run(run->folder())}, {}, format("Training {}", net.config().arch))
+      .write(run->run_dir() / "report.html");
+  std::error_code ignored;
+  std::filesystem::remove_all(run->run_dir() / "checkpoints",
+                              ignored);  // the finished net holds what they were for
+  run->publish();
   context.print_result(result_text(o, net, accuracy, trained),
                        result_json(o, net, images, accuracy, trained, watch.seconds()));
   return 0;

@@ -59,11 +59,12 @@ struct TuningStep::Inputs {
 
 TuningStep::TuningStep(Decoder& model, const Trainable& trainable, const FinetuneOptions& options,
                        Reporter& reporter)
-    : model_(model), trainable_(trainable), options_(options), reporter_(reporter) {
+    : model_(model),
+      trainable_(trainable),
+      options_(options),
+      device_loss_(has_device_loss(model.head_weight()) && model.config().final_softcap == 0),
+      recorded_(model.device(), options.capture && device_loss_, kMaxGraphs, reporter) {
   for (const TrainedTensor& t : trainable.tensors) weights_.push_back(t.weight);
-  device_loss_ = has_device_loss(model.head_weight()) && model.config().final_softcap == 0;
-  capture_ = options.capture && device_loss_ && can_capture(model.device());
-  if (capture_) pool_ = std::make_unique<CapturePool>();
 }
 
 const AttentionContext& TuningStep::context_of(const TuningBatch& batch) {
@@ -99,43 +100,18 @@ MicroGradients TuningStep::gradients(const TuningBatch& batch, double scale,
     inputs.targets = predicted.targets;
   }
   const AttentionContext& context = context_of(batch);
-  std::vector<at::Tensor> out = captured(inputs, context);
+  // A recording is of a loss that reads its scale from the device.
+  const auto body = [&](const std::vector<at::Tensor>& t) {
+    Inputs on_device = Inputs::of(t);
+    on_device.scale_value = scale;
+    return compute(on_device, context);
+  };
+  std::vector<at::Tensor> out = recorded_.run(body, inputs.list());
   MicroGradients result;
   result.loss = std::move(out.front());
   out.erase(out.begin());
   result.gradients = std::move(out);
   return result;
-}
-
-std::vector<at::Tensor> TuningStep::captured(const Inputs& inputs,
-                                             const AttentionContext& context) {
-  std::vector<at::Tensor> on_device = inputs.list();
-  const auto eager = [&] {
-    for (at::Tensor& t : on_device)
-      if (t.defined()) t = t.to(model_.device());
-    Inputs moved = Inputs::of(on_device);
-    moved.scale_value = inputs.scale_value;
-    return compute(moved, context);
-  };
-  if (!capture_) return eager();
-  const at::Tensor& shape = inputs.prefix.defined() ? inputs.prefix : inputs.ids;
-  const Key key{shape.size(0), shape.size(1), inputs.targets.size(0), inputs.prefix.defined()};
-  Recording& recording = recordings_[key];
-  ++recording.runs;
-  // The first run of a shape loads kernels and sizes workspaces, which a capture cannot.
-  if (!recording.step && recording.runs > 1 && recordings_.size() <= kMaxGraphs) {
-    try {
-      recording.step = std::make_unique<CapturedStep>(
-          [&](const std::vector<at::Tensor>& t) { return compute(Inputs::of(t), context); },
-          on_device, model_.device(), *pool_);
-    } catch (const std::exception& e) {
-      capture_ = false;
-      reporter_.warn(format("the step cannot be captured as a CUDA graph and runs without: {}",
-                            std::string(e.what()).substr(0, 200)));
-      return eager();
-    }
-  }
-  return recording.step ? recording.step->replay(on_device) : eager();
 }
 
 std::vector<at::Tensor> TuningStep::compute(const Inputs& inputs,

@@ -5,15 +5,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
-#include <tuple>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "espalier/methods/layer_pruning/trainable.h"
 #include "espalier/methods/layer_pruning/tuning_batch.h"
-#include "espalier/train/captured_step.h"
+#include "espalier/train/recorded_steps.h"
 
 namespace espalier::layer_pruning {
 
@@ -45,26 +43,18 @@ class TuningStep {
                                 const AttentionContext& context) const;
   std::vector<at::Tensor> checkpointed(const at::Tensor& start, const Inputs& inputs,
                                        const AttentionContext& context) const;
-  std::vector<at::Tensor> captured(const Inputs& inputs, const AttentionContext& context);
   const AttentionContext& context_of(const TuningBatch& batch);
 
   Decoder& model_;
   const Trainable& trainable_;
   const FinetuneOptions& options_;
-  Reporter& reporter_;
   std::vector<at::Tensor> weights_;
   std::map<std::int64_t, AttentionContext> contexts_;  // of rectangles, by width
   AttentionContext packed_context_;
 
-  using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>;
-  struct Recording {
-    std::int64_t runs = 0;
-    std::unique_ptr<CapturedStep> step;
-  };
-  /// The loss is computed on the device without a word to the host, so that a step can be captured.
-  bool device_loss_ = false, capture_ = false;
-  std::unique_ptr<CapturePool> pool_;
-  std::map<Key, Recording> recordings_;
+  /// The loss is computed on the device without a word to the host, so that a step can be recorded.
+  bool device_loss_ = false;
+  RecordedSteps recorded_;
 };
 
 }  // namespace espalier::layer_pruning
