@@ -325,9 +325,7 @@ void Search::finish() {
 
 }  // namespace
 
-SearchOutcome run_search(const SearchRequest& request, const SearchHooks& hooks, RunFolder& run,
-                         Reporter& reporter, const StopToken& stop) {
-  ESPALIER_ASSERT(!request.fitness.empty() && hooks.evaluate);
+void check_search(const SearchRequest& request) {
   check_rules(request.rules);
   const std::int64_t lag = request.rules.lag;
   if (request.rules.strategy == SearchStrategy::kEvolution && request.jobs > lag) {
@@ -336,6 +334,12 @@ SearchOutcome run_search(const SearchRequest& request, const SearchHooks& hooks,
                        request.jobs, lag, lag))
         .hint(format("--jobs {}, or --lag {}, which is another search", lag, request.jobs));
   }
+}
+
+SearchOutcome run_search(const SearchRequest& request, const SearchHooks& hooks, RunFolder& run,
+                         Reporter& reporter, const StopToken& stop) {
+  ESPALIER_ASSERT(!request.fitness.empty() && hooks.evaluate);
+  check_search(request);
   return Search(request, hooks, run, reporter, stop).run();
 }
 

@@ -61,6 +61,9 @@ struct SearchOutcome {
   bool complete = false;
 };
 
+/// Throws Error(kUsage) from check_rules, and for more jobs than evolution's lag.
+void check_search(const SearchRequest& request);
+
 /// Runs the searches one after the other, from the same first population; a cell that two of them
 /// propose is trained once. Writes into `run`: cells/ID.json, search.json and run/report.html after
 /// every cell; arch.txt (the chosen cell's string) and, with keep_weights, model/ at the end.
@@ -68,7 +71,7 @@ struct SearchOutcome {
 /// The outcome is a function of rules, fitness, delta and the cells' results: jobs, stops and
 /// resumes do not change it. After a stop request or the time budget the run folder is kept; a stop
 /// request throws Interrupted, the budget returns with complete = false.
-/// Throws Error(kUsage) from check_rules and for jobs > lag.
+/// Throws what check_search throws, and Error(kInput) when every cell failed.
 SearchOutcome run_search(const SearchRequest& request, const SearchHooks& hooks, RunFolder& run,
                          Reporter& reporter, const StopToken& stop);
 
