@@ -1,10 +1,7 @@
-// See prune_cnn.h.
-#include "espalier/surgery/prune_cnn.h"
+// See cnn_plan.h.
+#include "espalier/surgery/cnn_plan.h"
 
 #include <filesystem>
-
-#include <ATen/ATen.h>
-#include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/file.h"
@@ -14,32 +11,22 @@
 #include "espalier/run/build_info.h"
 #include "espalier/similarity/layer_choice.h"
 #include "espalier/surgery/layer_plan.h"
-#include "espalier/tensor/tensor_view.h"
 
 namespace espalier {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> names_of(const Cnn& net, const std::vector<std::int64_t>& indices) {
-  const std::vector<HiddenLayer> layers = net.hidden_layers();
-  std::vector<std::string> names;
-  for (const std::int64_t index : indices)
-    names.push_back(layers[static_cast<std::size_t>(index)].name);
-  return names;
-}
-
 std::string record(const Cnn& net, const CnnPrunePlan& plan, const PrunedCnn& pruned,
                    const std::string& source, const std::string& command_line) {
-  const std::vector<std::int64_t> removed = dropped_layers(net, plan.kept);
   Json json = Json::object();
   json["schema"] = "espalier.pruning/1";
   json["source"] = fs::path(source).filename().string();
   json["method"] = plan.method;
   json["layers_before"] = net.hidden_layers().size();
   json["kept"] = plan.kept;
-  json["removed"] = removed;
-  json["kept_names"] = names_of(net, plan.kept);
+  json["removed"] = pruned.removed;
+  json["kept_names"] = pruned.kept_names;
   json["parameters_before"] = pruned.parameters_before;
   json["parameters_after"] = pruned.parameters_after;
   json["scores"] = Json::object();
@@ -52,36 +39,19 @@ std::string record(const Cnn& net, const CnnPrunePlan& plan, const PrunedCnn& pr
 }
 
 std::string model_card(const Cnn& net, const CnnPrunePlan& plan, const PrunedCnn& pruned,
-                       const std::string& command_line) {
-  const std::vector<std::int64_t> removed = dropped_layers(net, plan.kept);
+                       const CnnConfig& config, const std::string& command_line) {
   std::string names;
-  for (const std::string& name : names_of(net, removed))
+  for (const std::string& name : pruned.removed_names)
     names += format("{}{}", names.empty() ? "" : ", ", name);
   std::string card = format("# {} with {} of its {} layers\n\n", net.config().arch,
-                            plan.kept.size(), plan.kept.size() + removed.size());
+                            plan.kept.size(), plan.kept.size() + pruned.removed.size());
   card += format(
       "Chosen by `{}`. Dropped: {}. Layers per stage now: {}. Parameters: {} of {}.\n\n"
       "The weights that stay are unchanged and nothing was trained after the removal.\n",
-      plan.method, names.empty() ? "nothing" : names, stage_counts_text(pruned.config),
+      plan.method, names.empty() ? "nothing" : names, stage_counts_text(config),
       pruned.parameters_after, pruned.parameters_before);
   if (!command_line.empty()) card += format("\n## How\n\n```\n{}\n```\n", command_line);
   return card + format("\nespalier {}. Scores: `espalier_pruning.json`.\n", build_info().version);
-}
-
-/// What is on disk computes what is in memory.
-void check_folder(const Cnn& left, const fs::path& folder) {
-  const c10::NoGradGuard no_grad;
-  const CnnConfig& config = left.config();
-  at::Generator generator = make_generator(0, "pruned CNN check", 0, 0, at::kCPU);
-  const at::Tensor images =
-      at::randn({2, config.in_channels, config.image_size, config.image_size}, generator);
-  const Cnn plain = left.to(at::kCPU, at::kFloat);
-  const at::Tensor expected = plain.forward(images, NormMode::kRunning);
-  const at::Tensor found = Cnn::load(folder).forward(images, NormMode::kRunning);
-  if (!at::equal(expected, found)) {
-    throw Error(ErrorKind::kInternal, folder.string(),
-                "the written network does not compute what the pruned network computes");
-  }
 }
 
 }  // namespace
@@ -168,22 +138,16 @@ std::vector<std::int64_t> dropped_layers(const Cnn& net, const std::vector<std::
   return complement(kept, static_cast<std::int64_t>(net.hidden_layers().size()));
 }
 
-PrunedCnn write_pruned_cnn(const Cnn& net, const CnnPrunePlan& plan, const std::string& source,
-                           const std::string& command_line, RunFolder& run, Reporter& reporter) {
-  const Cnn left = net.with_layers(
-      plan.kept, {.allow_stage_head_drop = plan.allow_stage_head_drop, .seed = plan.seed},
-      reporter);
-  left.save(run.folder());
-  check_folder(left, run.folder());
-  PrunedCnn pruned;
-  pruned.config = left.config();
-  pruned.parameters_before = net.parameter_count();
-  pruned.parameters_after = left.parameter_count();
+PrunedCnn write_planned_cnn(const Cnn& net, const CnnPrunePlan& plan, const std::string& source,
+                            const std::string& command_line, RunFolder& run, Reporter& reporter) {
+  PrunedCnn pruned = write_pruned_cnn(
+      net, plan.kept, {.allow_stage_head_drop = plan.allow_stage_head_drop, .seed = plan.seed},
+      run.folder(), reporter);
+  const CnnConfig config = Cnn::load(run.folder()).config();
   write_file_atomically(run.folder() / "espalier_pruning.json",
                         record(net, plan, pruned, source, command_line));
-  write_file_atomically(run.folder() / "README.md", model_card(net, plan, pruned, command_line));
-  for (const auto& entry : fs::directory_iterator(run.folder()))
-    if (entry.is_regular_file()) pruned.bytes += entry.file_size();
+  write_file_atomically(run.folder() / "README.md",
+                        model_card(net, plan, pruned, config, command_line));
   return pruned;
 }
 

@@ -10,6 +10,7 @@
 #include "espalier/base/reporter.h"
 #include "espalier/models/cnn/cnn.h"
 #include "espalier/run/run_folder.h"
+#include "espalier/surgery/prune_cnn.h"
 
 namespace espalier {
 
@@ -42,20 +43,12 @@ CnnPrunePlan plan_by_magnitude(const Cnn& net, std::int64_t keep, bool allow_sta
 CnnPrunePlan plan_at_random(const Cnn& net, std::int64_t keep, bool allow_stage_head_drop,
                             std::uint64_t seed);
 
-struct PrunedCnn {
-  CnnConfig config;
-  std::int64_t parameters_before = 0, parameters_after = 0;
-  std::uint64_t bytes = 0;  // of everything written but run/
-};
-
 /// The layers of `net` that `kept` does not hold.
 std::vector<std::int64_t> dropped_layers(const Cnn& net, const std::vector<std::int64_t>& kept);
 
-/// Writes config.json, model.safetensors, espalier_pruning.json and README.md into `run`, reads the
-/// folder back and compares its logits with those of the net in memory, bit for bit. `source` and
-/// `command_line` are for the record. Throws what Cnn::with_layers throws; Error(kInternal) when
-/// the comparison fails.
-PrunedCnn write_pruned_cnn(const Cnn& net, const CnnPrunePlan& plan, const std::string& source,
-                           const std::string& command_line, RunFolder& run, Reporter& reporter);
+/// write_pruned_cnn into the run's folder, with espalier_pruning.json and README.md beside it.
+/// `source` and `command_line` are for the record.
+PrunedCnn write_planned_cnn(const Cnn& net, const CnnPrunePlan& plan, const std::string& source,
+                            const std::string& command_line, RunFolder& run, Reporter& reporter);
 
 }  // namespace espalier

@@ -39,7 +39,8 @@ PrunedCnn write_pruned_cnn(const Cnn& source, const std::vector<std::int64_t>& k
   left.save(folder);
   check_same(left, folder);
 
-  PrunedCnn pruned{.kept = kept_hidden,
+  PrunedCnn pruned{.config = left.config(),
+                   .kept = kept_hidden,
                    .removed = {},
                    .kept_names = {},
                    .removed_names = {},

@@ -12,6 +12,7 @@
 namespace espalier {
 
 struct PrunedCnn {
+  CnnConfig config;
   std::vector<std::int64_t> kept, removed;             // indices of the source's hidden layers
   std::vector<std::string> kept_names, removed_names;  // as the source calls them
   std::int64_t parameters_before = 0, parameters_after = 0;

@@ -157,7 +157,7 @@ int run_cnn_prune(const CnnRun& run, const CnnPruneOptions& options, const std::
   const CnnPrunePlan chosen =
       plan(run, options, method, net, folder.run_dir() / "report.html", context, reporter);
   const PrunedCnn pruned =
-      write_pruned_cnn(net, chosen, run.model, context.command_line, folder, reporter);
+      write_planned_cnn(net, chosen, run.model, context.command_line, folder, reporter);
   folder.publish();
   context.print_result(result_text(run, net, chosen, pruned, watch.seconds()),
                        result_json(run, net, chosen, pruned, watch.seconds()));
