@@ -91,14 +91,13 @@ void check_cell_training(const CellTraining& training, const SearchImages& image
     throw Error(ErrorKind::kUsage, "--msrs-batch-size",
                 format("is {}, but CKA needs at least {} images", size, kSmallestBatch));
   }
-  const std::int64_t wanted = std::max<std::int64_t>(1, training.msrs_batches) * size;
-  if (wanted <= held_out) return;
-  Error error(ErrorKind::kUsage, "--msrs-batch-size",
-              format("{} batches of {} are {} images, but only {} are held out", wanted / size,
-                     size, wanted, held_out));
-  throw std::move(error).hint(format(
-      "--held-out {}, or --msrs-batch-size {}", wanted,
-      std::max(kSmallestBatch, held_out / std::max<std::int64_t>(1, training.msrs_batches))));
+  const std::int64_t batches = std::max<std::int64_t>(1, training.msrs_batches);
+  if (batches * size <= held_out) return;
+  Error error(
+      ErrorKind::kUsage, "--msrs-batch-size",
+      format("MSRS needs {} x {} images, but only {} are held out", batches, size, held_out));
+  throw std::move(error).hint(format("--held-out {}, or --msrs-batch-size {}", batches * size,
+                                     std::max(kSmallestBatch, held_out / batches)));
 }
 
 CellResult train_cell(const NatsCell& cell, const SearchImages& images,

@@ -2,6 +2,8 @@
 // that a stopped search goes on within the cell.
 #include "espalier/methods/redtest/cell_training.h"
 
+#include <atomic>
+
 #include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
@@ -11,6 +13,7 @@
 #include "espalier/base/temp_folder_internal.h"
 #include "espalier/eval/accuracy.h"
 #include "espalier/methods/redtest/search.h"
+#include "espalier/tensor/tensor_view.h"
 
 namespace espalier::redtest {
 namespace {
@@ -99,12 +102,12 @@ TEST_F(CellTrainingTest, BatchesOfMsrsAreCheckedBeforehand) {
   check_cell_training(training_, images_);
   training_.msrs_batches = 3;
   Error error = thrown_by([&] { check_cell_training(training_, images_); });
-  EXPECT_EQ(error.message(), "3 batches of 8 are 24 images, but only 16 are held out");
+  EXPECT_EQ(error.message(), "MSRS needs 3 x 8 images, but only 16 are held out");
   EXPECT_EQ(error.hint_text(), "--held-out 24, or --msrs-batch-size 5");
   training_.msrs_batches = 0;
   training_.msrs_batch_size = 17;
   error = thrown_by([&] { check_cell_training(training_, images_); });
-  EXPECT_EQ(error.message(), "1 batches of 17 are 17 images, but only 16 are held out");
+  EXPECT_EQ(error.message(), "MSRS needs 1 x 17 images, but only 16 are held out");
   training_.msrs_batch_size = 3;
   error = thrown_by([&] { check_cell_training(training_, images_); });
   EXPECT_EQ(error.message(), "is 3, but CKA needs at least 4 images");
@@ -188,6 +191,42 @@ TEST_F(CellTrainingTest, TwoAtATimeGiveTheSameNumbers) {
     EXPECT_EQ(one.cells[i].result.loss, two.cells[i].result.loss);
     EXPECT_EQ(one.cells[i].result.msrs, two.cells[i].result.msrs);
   }
+}
+
+/// Counts warnings: a step that cannot be recorded as a CUDA graph is one.
+class WarningCounter final : public Reporter {
+ public:
+  void log(LogLevel level, std::string_view) override { warnings += level == LogLevel::kWarn; }
+  std::unique_ptr<ProgressPhase> phase(std::string_view name, std::int64_t total,
+                                       std::string_view unit) override {
+    return silent_reporter().phase(name, total, unit);
+  }
+  std::atomic<int> warnings = 0;
+};
+
+TEST_F(CellTrainingTest, OnOneGpuFourAtATimeAreAllRecorded) {
+  if (!has_cuda()) GTEST_SKIP() << "no CUDA device";
+  training_.device = at::Device(at::kCUDA, 0);
+  training_.classifier.type = at::kBFloat16;
+  training_.classifier.epochs = 6;
+  SearchRequest request;
+  request.rules.strategy = SearchStrategy::kRandom;
+  // More than the pool has streams: they are given out in turn.
+  request.rules.evaluations = 40;
+  request.jobs = 4;
+  SearchHooks hooks;
+  hooks.evaluate = [&](const NatsCell& cell, const std::filesystem::path& weights,
+                       Reporter& reporter) {
+    return train_cell(cell, images_, training_, weights, reporter, never_stop());
+  };
+  RunFolder run = RunFolder::create(dir_ / "gpu", OutputPolicy::kFresh, {});
+  WarningCounter reporter;
+  const SearchOutcome outcome = run_search(request, hooks, run, reporter, never_stop());
+  EXPECT_EQ(reporter.warnings, 0);
+  double sum = 0;
+  for (const SearchedCell& cell : outcome.cells) sum += cell.result.accuracy;
+  EXPECT_GT(sum / 40, 0.7)
+      << "flat colours are easy; a stream that mixed two cells would not learn";
 }
 
 TEST_F(CellTrainingTest, ALossThatIsNotFiniteIsAnInputError) {
