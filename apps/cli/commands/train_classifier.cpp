@@ -5,7 +5,6 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/hash.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
 #include "espalier/eval/accuracy.h"
@@ -193,13 +192,6 @@ std::optional<ImageSet> held_out_images(const TrainClassifierOptions& o, const I
   return set;
 }
 
-std::string images_digest(const ImageSet& images) {
-  const auto bytes = [](const at::Tensor& t) {
-    return std::string_view(static_cast<const char*>(t.const_data_ptr()), t.nbytes());
-  };
-  return sha256_hex(bytes(images.pixels)) + sha256_hex(bytes(images.labels));
-}
-
 std::string result_json(const TrainClassifierOptions& o, const Cnn& net, const ImageSet& images,
                         const std::optional<Accuracy>& accuracy, const TrainResult& r,
                         double seconds) {
@@ -281,7 +273,7 @@ RunFacts run_facts(const Context& context, at::Device device) {
 std::vector<std::pair<std::string, std::string>> must_match(const TrainClassifierOptions& o,
                                                             const Cnn& net, const ImageSet& images,
                                                             std::int64_t seed) {
-  return {{"images", images_digest(images)},
+  return {{"images", images_sha256(images)},
           {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
           {"weights", o.weights + (o.scratch ? " (its shape)" : "")},
           {"batch size", format("{}", o.batch_size)},
