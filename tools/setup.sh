@@ -189,7 +189,7 @@ setup_parity() {
   local site
   site=$("$deps/parity-venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
   printf '%s\n' "$PWD/$deps/libtorch" > "$site/espalier_libtorch.pth"
-  "$deps/parity-venv/bin/python" -c 'import torch, transformers, tokenizers, peft, bitsandbytes, gguf, safetensors, sentencepiece, jinja2, tensorboard, lm_eval
+  "$deps/parity-venv/bin/python" -c 'import torch, transformers, tokenizers, peft, bitsandbytes, gguf, safetensors, sentencepiece, jinja2, tensorboard, lm_eval, torchvision
 print("[set-up] parity: torch", torch.__version__, "transformers", transformers.__version__)' >&2
   mark_done parity "$hash"
 }

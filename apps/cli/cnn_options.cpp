@@ -1,8 +1,12 @@
 // See cnn_options.h.
 #include "apps/cli/cnn_options.h"
 
+#include <ATen/ATen.h>
+
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/base/hash.h"
+#include "espalier/tensor/tensor_view.h"
 
 namespace espalier::cli {
 namespace {
@@ -20,6 +24,16 @@ std::vector<double> per_channel(const char* flag, const std::vector<std::string>
                 format("has {} values, but the net takes {} channels", values.size(), channels));
   }
   return values;
+}
+
+std::string_view bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+std::string digest_of(const at::Tensor& pixels, const at::Tensor& labels, std::int64_t count) {
+  const at::Tensor first = pixels.narrow(0, 0, count).contiguous();
+  const at::Tensor of_first = labels.narrow(0, 0, count).contiguous();
+  return sha256_hex(sha256_hex(bytes_of(first)) + sha256_hex(bytes_of(of_first)));
 }
 
 }  // namespace
@@ -59,6 +73,45 @@ ImageSet load_images(const std::string& data, const ImageOptions& options, std::
   set.resize = options.resize;
   set.crop = options.crop;
   return load_image_set(data, set, reporter);
+}
+
+Cnn CnnOptions::load(const std::string& model, const Context& context) const {
+  const Cnn net = load_cnn(model, arch, image);
+  const at::Device device = parse_device(context.common.device);
+  return device.is_cpu() ? net : net.to(device, at::kFloat, at::MemoryFormat::ChannelsLast);
+}
+
+ImageSample CnnOptions::images(const Cnn& net, at::ScalarType type, Reporter& reporter) const {
+  if (data.empty()) {
+    throw Error(ErrorKind::kUsage, "--data", "is missing: a CNN is measured on images")
+        .hint("--data DIR with one folder of images per class");
+  }
+  ImageSet set =
+      load_images(data, image, net.config().in_channels, batches * batch_size, "test", reporter);
+  if (!set.broken.empty())
+    reporter.warn(format("{} images do not decode and are left out", set.broken.size()));
+  const auto classes = static_cast<std::int64_t>(set.classes.size());
+  if (classes > net.config().num_classes) {
+    throw Error(ErrorKind::kInput, data,
+                format("holds {} classes, but the network has {} outputs", classes,
+                       net.config().num_classes));
+  }
+  ImageSample sample;
+  sample.pixels = std::move(set.pixels);
+  sample.labels = std::move(set.labels);
+  sample.batches = batches;
+  sample.batch_size = batch_size;
+  sample.type = type;
+  check_image_sample(net, sample);
+  return sample;
+}
+
+std::string images_sha256(const ImageSet& images) {
+  return digest_of(images.pixels, images.labels, images.size());
+}
+
+std::string sample_sha256(const ImageSample& images) {
+  return digest_of(images.pixels, images.labels, images.batches * images.batch_size);
 }
 
 }  // namespace espalier::cli

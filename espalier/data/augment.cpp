@@ -1,6 +1,7 @@
 // See augment.h.
 #include "espalier/data/augment.h"
 
+#include <cmath>
 #include <numbers>
 
 #include <ATen/ATen.h>
@@ -11,7 +12,11 @@
 namespace espalier {
 namespace {
 
-constexpr std::int64_t kAngleSteps = 1000000;
+// Cosine and sine in the draws have this many binary places; times a side of 2^14 they still fit.
+constexpr int kTurnPlaces = 46;
+constexpr std::int64_t kLargestSide = std::int64_t{1} << 14;
+// Pillow's coordinates have these.
+constexpr int kPixelPlaces = 16;
 
 /// Which pixel of the image before the rotation each pixel comes from.
 struct Sources {
@@ -23,17 +28,32 @@ Sources straight(std::int64_t h, std::int64_t w, const at::TensorOptions& option
   return {at::arange(h, options).view({1, h, 1}), at::arange(w, options).view({1, 1, w}), {}};
 }
 
-Sources rotated(const Sources& at_rest, const at::Tensor& draws, double degrees, std::int64_t h,
-                std::int64_t w) {
-  const double unit = degrees / static_cast<double>(kAngleSteps) * std::numbers::pi / 180;
-  const at::Tensor angle = draws.select(1, 3).to(at::kFloat).mul(unit).view({-1, 1, 1});
-  const at::Tensor cos = angle.cos(), sin = angle.sin();
-  const double middle_y = 0.5 * static_cast<double>(h - 1),
-               middle_x = 0.5 * static_cast<double>(w - 1);
-  const at::Tensor y = at_rest.row.to(at::kFloat) - middle_y,
-                   x = at_rest.column.to(at::kFloat) - middle_x;
-  const at::Tensor column = (x * cos - y * sin + middle_x).round().to(at::kLong),
-                   row = (x * sin + y * cos + middle_y).round().to(at::kLong);
+/// `value` with `places` binary places -> Pillow's 16, rounded half up.
+at::Tensor to_pixel_places(const at::Tensor& value, int places) {
+  const int drop = places - kPixelPlaces;
+  return at::bitwise_right_shift(value + (std::int64_t{1} << (drop - 1)), drop);
+}
+
+/// Pillow's affine transform (Geometry.c, affine_fixed): with c and s of the angle, the pixel whose
+/// centre is (x + 1/2, y + 1/2) comes from column c (x + 1/2 - w/2) - s (y + 1/2 - h/2) + w/2 and
+/// row s (x + 1/2 - w/2) + c (y + 1/2 - h/2) + h/2, where slopes and offsets are rounded apart.
+Sources rotated(const Sources& at_rest, const at::Tensor& draws, std::int64_t h, std::int64_t w) {
+  ESPALIER_ASSERT(h < kLargestSide && w < kLargestSide);
+  const at::Tensor c = draws.select(1, 3).view({-1, 1, 1}), s = draws.select(1, 4).view({-1, 1, 1});
+  const at::Tensor slope_c = to_pixel_places(c, kTurnPlaces),
+                   slope_s = to_pixel_places(s, kTurnPlaces),
+                   slope_minus_s = to_pixel_places(-s, kTurnPlaces);
+  // Twice the offsets, which saves the halves.
+  const at::Tensor offset_column =
+      to_pixel_places(c * (1 - w) - s * (1 - h) + (w << kTurnPlaces), kTurnPlaces + 1);
+  const at::Tensor offset_row =
+      to_pixel_places(s * (1 - w) + c * (1 - h) + (h << kTurnPlaces), kTurnPlaces + 1);
+  const at::Tensor& x = at_rest.column;
+  const at::Tensor& y = at_rest.row;
+  const at::Tensor column =
+      at::bitwise_right_shift(offset_column + slope_c * x + slope_minus_s * y, kPixelPlaces);
+  const at::Tensor row =
+      at::bitwise_right_shift(offset_row + slope_s * x + slope_c * y, kPixelPlaces);
   const at::Tensor inside =
       column.ge(0).logical_and(column.lt(w)).logical_and(row.ge(0)).logical_and(row.lt(h));
   return {row.clamp(0, h - 1), column.clamp(0, w - 1), inside};
@@ -43,17 +63,20 @@ Sources rotated(const Sources& at_rest, const at::Tensor& draws, double degrees,
 
 at::Tensor augment_draws(const AugmentOptions& options, std::uint64_t seed, std::int64_t epoch,
                          const std::vector<std::int64_t>& rows) {
-  at::Tensor draws = at::zeros({static_cast<std::int64_t>(rows.size()), 4}, at::kLong);
-  if (!options.any()) return draws;
+  at::Tensor draws = at::zeros({static_cast<std::int64_t>(rows.size()), 5}, at::kLong);
   auto table = draws.accessor<std::int64_t, 2>();
   const auto offsets = static_cast<std::uint64_t>(2 * options.crop_pad + 1);
+  const double one = std::ldexp(1.0, kTurnPlaces);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     RandomStream draw(seed, "augment", rows[i], epoch);
     const auto at = static_cast<std::int64_t>(i);
     table[at][0] = static_cast<std::int64_t>(draw.below(offsets));
     table[at][1] = static_cast<std::int64_t>(draw.below(offsets));
-    table[at][2] = options.flip ? static_cast<std::int64_t>(draw.below(2)) : 0;
-    table[at][3] = static_cast<std::int64_t>(draw.below(2 * kAngleSteps + 1)) - kAngleSteps;
+    const auto mirrored = static_cast<std::int64_t>(draw.below(2));
+    table[at][2] = options.flip ? mirrored : 0;
+    const double angle = (2 * draw.uniform() - 1) * options.rotation * std::numbers::pi / 180;
+    table[at][3] = std::llround(std::cos(angle) * one);
+    table[at][4] = std::llround(std::sin(angle) * one);
   }
   return draws;
 }
@@ -65,7 +88,7 @@ at::Tensor apply_augment(const at::Tensor& batch, const at::Tensor& draws,
   const std::int64_t n = batch.size(0), c = batch.size(1), h = batch.size(2), w = batch.size(3);
   const std::int64_t pad = options.crop_pad;
   Sources from = straight(h, w, draws.options());
-  if (options.rotation > 0) from = rotated(from, draws, options.rotation, h, w);
+  if (options.rotation > 0) from = rotated(from, draws, h, w);
   const auto drawn = [&](std::int64_t column) { return draws.select(1, column).view({n, 1, 1}); };
   const at::Tensor mirrored = drawn(2);
   const at::Tensor column =

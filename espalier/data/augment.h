@@ -18,14 +18,19 @@ struct AugmentOptions {
   bool any() const { return crop_pad > 0 || flip || rotation > 0; }
 };
 
-/// What to do with each image of a batch: [rows, 4] int64 on the CPU: crop row and column in
-/// 0..2 crop_pad, mirrored or not, angle in millionths of `rotation`.
+/// What to do with each image of a batch: [rows, 5] int64 on the CPU: crop row and column in
+/// 0..2 crop_pad, mirrored or not, cosine and sine of the angle times 2^46 (counter-clockwise, even
+/// within -rotation..rotation). The angle becomes integers here, on the host, so that a GPU takes
+/// the same pixels as the CPU. Turning one option on or off does not change the draws of the
+/// others.
 at::Tensor augment_draws(const AugmentOptions& options, std::uint64_t seed, std::int64_t epoch,
                          const std::vector<std::int64_t>& rows);
 
 /// `batch` uint8 [n, c, h, w], `draws` of its images on the same device -> the same shape. Crop,
-/// then mirror, then rotation (torchvision's order in the usual recipe). A few tensor operations
-/// whatever the batch, none of which asks the host.
+/// then mirror, then rotation (torchvision's order in the usual recipe). The rotation is Pillow's
+/// rotate() bit for bit, hence torchvision's RandomRotation on images: nearest pixel in 16.16 fixed
+/// point, around the middle, zeros outside. Sides below 16384. A few tensor operations on integers
+/// whatever the batch, none of which asks the host: the same on every device.
 at::Tensor apply_augment(const at::Tensor& batch, const at::Tensor& draws,
                          const AugmentOptions& options);
 

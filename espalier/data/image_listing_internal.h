@@ -41,8 +41,9 @@ ImageListing list_image_folder(const std::filesystem::path& path);
 ImageListing list_image_archive(const std::filesystem::path& path, const ImageSetOptions& options,
                                 Reporter& reporter);
 
-/// The element of `folders` that `--split` means; each stands for one split (its last part names
-/// it). Error(kInput) listing them when none or several fit.
+/// The element of `folders` that options.split or, where that is empty, options.preferred_split
+/// means; each stands for one split (its last part names it). Error(kInput) listing them when none
+/// or several fit.
 std::string choose_split(const std::filesystem::path& path, const std::set<std::string>& folders,
                          const ImageSetOptions& options);
 

@@ -1,189 +1,63 @@
 // See prune_cnn.h.
 #include "espalier/surgery/prune_cnn.h"
 
-#include <filesystem>
+#include <algorithm>
 
-#include <ATen/ATen.h>
+#include <ATen/ops/randn.h>
 #include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
-#include "espalier/base/file.h"
 #include "espalier/base/format.h"
-#include "espalier/base/json_internal.h"
-#include "espalier/base/random.h"
-#include "espalier/run/build_info.h"
-#include "espalier/similarity/layer_choice.h"
-#include "espalier/surgery/layer_plan.h"
 #include "espalier/tensor/tensor_view.h"
 
 namespace espalier {
 namespace {
 
-namespace fs = std::filesystem;
+constexpr std::int64_t kCheckedImages = 2;
 
-std::vector<std::string> names_of(const Cnn& net, const std::vector<std::int64_t>& indices) {
-  const std::vector<HiddenLayer> layers = net.hidden_layers();
-  std::vector<std::string> names;
-  for (const std::int64_t index : indices)
-    names.push_back(layers[static_cast<std::size_t>(index)].name);
-  return names;
-}
-
-std::string record(const Cnn& net, const CnnPrunePlan& plan, const PrunedCnn& pruned,
-                   const std::string& source, const std::string& command_line) {
-  const std::vector<std::int64_t> removed = dropped_layers(net, plan.kept);
-  Json json = Json::object();
-  json["schema"] = "espalier.pruning/1";
-  json["source"] = fs::path(source).filename().string();
-  json["method"] = plan.method;
-  json["layers_before"] = net.hidden_layers().size();
-  json["kept"] = plan.kept;
-  json["removed"] = removed;
-  json["kept_names"] = names_of(net, plan.kept);
-  json["parameters_before"] = pruned.parameters_before;
-  json["parameters_after"] = pruned.parameters_after;
-  json["scores"] = Json::object();
-  for (const auto& [name, values] : plan.scores) json["scores"][name] = values;
-  const Json details = parse_json(plan.details, "details");
-  for (const auto& [key, value] : details.items()) json[key] = value;
-  json["command"] = command_line;
-  json["version"] = build_info().version;
-  return dump_json(json);
-}
-
-std::string model_card(const Cnn& net, const CnnPrunePlan& plan, const PrunedCnn& pruned,
-                       const std::string& command_line) {
-  const std::vector<std::int64_t> removed = dropped_layers(net, plan.kept);
-  std::string names;
-  for (const std::string& name : names_of(net, removed))
-    names += format("{}{}", names.empty() ? "" : ", ", name);
-  std::string card = format("# {} with {} of its {} layers\n\n", net.config().arch,
-                            plan.kept.size(), plan.kept.size() + removed.size());
-  card += format(
-      "Chosen by `{}`. Dropped: {}. Layers per stage now: {}. Parameters: {} of {}.\n\n"
-      "The weights that stay are unchanged and nothing was trained after the removal.\n",
-      plan.method, names.empty() ? "nothing" : names, stage_counts_text(pruned.config),
-      pruned.parameters_after, pruned.parameters_before);
-  if (!command_line.empty()) card += format("\n## How\n\n```\n{}\n```\n", command_line);
-  return card + format("\nespalier {}. Scores: `espalier_pruning.json`.\n", build_info().version);
-}
-
-/// What is on disk computes what is in memory.
-void check_folder(const Cnn& left, const fs::path& folder) {
+/// Both nets on the same noise, on the CPU, where equal weights give equal bits.
+void check_same(const Cnn& in_memory, const std::filesystem::path& folder) {
   const c10::NoGradGuard no_grad;
-  const CnnConfig& config = left.config();
-  at::Generator generator = make_generator(0, "pruned CNN check", 0, 0, at::kCPU);
+  const Cnn loaded = Cnn::load(folder);
+  const CnnConfig& config = in_memory.config();
   const at::Tensor images =
-      at::randn({2, config.in_channels, config.image_size, config.image_size}, generator);
-  const Cnn plain = left.to(at::kCPU, at::kFloat);
-  const at::Tensor expected = plain.forward(images, NormMode::kRunning);
-  const at::Tensor found = Cnn::load(folder).forward(images, NormMode::kRunning);
-  if (!at::equal(expected, found)) {
-    throw Error(ErrorKind::kInternal, folder.string(),
-                "the written network does not compute what the pruned network computes");
-  }
+      at::randn({kCheckedImages, config.in_channels, config.image_size, config.image_size},
+                make_generator(0, "prune_cnn.check", 0, 0, at::kCPU));
+  const at::Tensor left = in_memory.forward(images, NormMode::kRunning),
+                   right = loaded.forward(images, NormMode::kRunning);
+  if (loaded.config() == config && left.equal(right)) return;
+  throw Error(ErrorKind::kInternal, folder.string(),
+              "the folder read back differs from the net it was written from");
 }
 
 }  // namespace
 
-std::vector<std::int64_t> layers_always_kept(const Cnn& net, bool allow_stage_head_drop) {
-  std::vector<std::int64_t> kept;
-  const std::vector<HiddenLayer> layers = net.hidden_layers();
+PrunedCnn write_pruned_cnn(const Cnn& source, const std::vector<std::int64_t>& kept_hidden,
+                           const LayerDropOptions& options, const std::filesystem::path& folder,
+                           Reporter& reporter) {
+  const Cnn left = source.with_layers(kept_hidden, options, reporter).to(at::kCPU, at::kFloat);
+  left.save(folder);
+  check_same(left, folder);
+
+  PrunedCnn pruned{.config = left.config(),
+                   .kept = kept_hidden,
+                   .removed = {},
+                   .kept_names = {},
+                   .removed_names = {},
+                   .parameters_before = source.parameter_count(),
+                   .parameters_after = left.parameter_count()};
+  const std::vector<HiddenLayer> layers = source.hidden_layers();
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (i == 0 || (layers[i].is_protected && !allow_stage_head_drop))
-      kept.push_back(static_cast<std::int64_t>(i));
-  }
-  return kept;
-}
-
-void check_cnn_pruning(const Cnn& net, std::int64_t keep, bool allow_stage_head_drop) {
-  const auto layers = static_cast<std::int64_t>(net.hidden_layers().size());
-  std::vector<std::int64_t> all;
-  for (std::int64_t i = 0; i < layers; ++i) all.push_back(i);
-  net.with_layers(all, {}, silent_reporter());
-  const auto least =
-      static_cast<std::int64_t>(layers_always_kept(net, allow_stage_head_drop).size());
-  if (keep < least) {
-    throw Error(
-        ErrorKind::kUsage, "--keep-layers",
-        format("is {}, but {} layers are protected: {}", keep, least,
-               allow_stage_head_drop ? "the first one" : "the stem and the heads of stages"))
-        .hint(format(
-            "--keep-layers {} is the least{}", least,
-            allow_stage_head_drop ? "" : "; --allow-stage-head-drop protects the stem alone"));
-  }
-  if (keep > layers) {
-    throw Error(
-        ErrorKind::kUsage, "--keep-layers",
-        format("is {}, but {} has {} layers, the stem included", keep, net.config().arch, layers));
-  }
-}
-
-std::vector<double> layer_magnitudes(const Cnn& net) {
-  std::vector<double> sums;
-  const auto layers = static_cast<std::int64_t>(net.hidden_layers().size());
-  for (std::int64_t i = 0; i < layers; ++i) {
-    double sum = 0;
-    for (const NamedTensor& parameter : net.hidden_parameters(i)) {
-      if (parameter.name.ends_with("weight"))
-        sum += parameter.tensor.to(at::kDouble).abs().sum().item<double>();
+    const auto index = static_cast<std::int64_t>(i);
+    if (std::binary_search(kept_hidden.begin(), kept_hidden.end(), index)) {
+      pruned.kept_names.push_back(layers[i].name);
+    } else {
+      pruned.removed.push_back(index);
+      pruned.removed_names.push_back(layers[i].name);
     }
-    sums.push_back(sum);
   }
-  return sums;
-}
-
-std::vector<double> random_layer_ranks(std::int64_t layers, std::uint64_t seed) {
-  RandomStream stream(seed, "random layer scores");
-  std::vector<double> ranks;
-  for (const std::int64_t rank : random_permutation(layers, stream))
-    ranks.push_back(static_cast<double>(rank));
-  return ranks;
-}
-
-CnnPrunePlan plan_by_magnitude(const Cnn& net, std::int64_t keep, bool allow_stage_head_drop) {
-  check_cnn_pruning(net, keep, allow_stage_head_drop);
-  CnnPrunePlan plan{.method = "magnitude", .kept = {}, .scores = {}};
-  plan.allow_stage_head_drop = allow_stage_head_drop;
-  plan.scores["magnitude"] = layer_magnitudes(net);
-  plan.kept = keep_most_important(plan.scores["magnitude"], keep,
-                                  layers_always_kept(net, allow_stage_head_drop));
-  return plan;
-}
-
-CnnPrunePlan plan_at_random(const Cnn& net, std::int64_t keep, bool allow_stage_head_drop,
-                            std::uint64_t seed) {
-  check_cnn_pruning(net, keep, allow_stage_head_drop);
-  CnnPrunePlan plan{.method = "random", .kept = {}, .scores = {}};
-  plan.allow_stage_head_drop = allow_stage_head_drop;
-  plan.seed = seed;
-  plan.scores["random"] =
-      random_layer_ranks(static_cast<std::int64_t>(net.hidden_layers().size()), seed);
-  plan.kept = keep_most_important(plan.scores["random"], keep,
-                                  layers_always_kept(net, allow_stage_head_drop));
-  return plan;
-}
-
-std::vector<std::int64_t> dropped_layers(const Cnn& net, const std::vector<std::int64_t>& kept) {
-  return complement(kept, static_cast<std::int64_t>(net.hidden_layers().size()));
-}
-
-PrunedCnn write_pruned_cnn(const Cnn& net, const CnnPrunePlan& plan, const std::string& source,
-                           const std::string& command_line, RunFolder& run, Reporter& reporter) {
-  const Cnn left = net.with_layers(
-      plan.kept, {.allow_stage_head_drop = plan.allow_stage_head_drop, .seed = plan.seed},
-      reporter);
-  left.save(run.folder());
-  check_folder(left, run.folder());
-  PrunedCnn pruned;
-  pruned.config = left.config();
-  pruned.parameters_before = net.parameter_count();
-  pruned.parameters_after = left.parameter_count();
-  write_file_atomically(run.folder() / "espalier_pruning.json",
-                        record(net, plan, pruned, source, command_line));
-  write_file_atomically(run.folder() / "README.md", model_card(net, plan, pruned, command_line));
-  for (const auto& entry : fs::directory_iterator(run.folder()))
-    if (entry.is_regular_file()) pruned.bytes += entry.file_size();
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    pruned.bytes += entry.is_regular_file() ? entry.file_size() : 0;
   return pruned;
 }
 

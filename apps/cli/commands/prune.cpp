@@ -16,6 +16,7 @@
 #include "espalier/surgery/layer_plan.h"
 
 #include "apps/cli/calibration_options.h"
+#include "apps/cli/cnn_verbs.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
 #include "apps/cli/healing.h"
@@ -34,7 +35,7 @@ namespace {
 namespace lp = layer_pruning;
 
 std::vector<std::string> methods() {
-  std::vector<std::string> names{"auto", lp::kOrderMetric};
+  std::vector<std::string> names{"auto", lp::kOrderMetric, "redtest", "magnitude"};
   names.insert(names.end(), lp::metric_names().begin(), lp::metric_names().end());
   return names;
 }
@@ -45,6 +46,8 @@ struct PruneOptions {
   CalibrationOptions calibration;
   ScoringOptions scoring;
   SegmentOptions segments;
+  CnnOptions cnn;
+  CnnPruneOptions cnn_prune;
   CostOptions cost;
   MemoryOptions memory;
   std::string remove, keep, plan, from_mergekit, method = "auto", scores, recovery = "none",
@@ -74,7 +77,8 @@ struct PruneOptions {
     option("force", force, "allow layers 0 and 1 to go");
     option.group("Which ones");
     option("method", method,
-           "layer score; auto: angular (with --thorough sleb), or with --recovery planned reverse "
+           "layer score; CNNs: redtest, sglp, magnitude, random; auto: on CNNs redtest, else "
+           "angular (with --thorough sleb), or with --recovery planned reverse "
            "(large models) or bi; order: that of a --scores file",
            one_of(methods()));
     option("thorough", thorough, "auto may search longer: sleb instead of angular");
@@ -95,6 +99,8 @@ struct PruneOptions {
            "so on",
            placeholder("FILE"));
     calibration.visit(option);
+    cnn_prune.visit(option);
+    cnn.visit(option);
     output.visit(option);
     option("format", format, "what to write; auto keeps the model's own",
            one_of({"auto", "hf", "gguf"}));
@@ -387,8 +393,44 @@ int run_iterative(const PruneOptions& o, Context& context, const lp::PruneReques
   return 0;
 }
 
+int run_on_cnn(const PruneOptions& o, Context& context) {
+  const char* given = !o.remove.empty()                    ? "--remove"
+                      : !o.keep.empty()                    ? "--keep"
+                      : !o.plan.empty()                    ? "--plan"
+                      : !o.from_mergekit.empty()           ? "--from-mergekit"
+                      : o.ratio                            ? "--ratio"
+                      : o.count                            ? "--count"
+                      : o.iterative                        ? "--iterative"
+                      : !o.calibration.calibration.empty() ? "--calibration"
+                                                           : nullptr;
+  if (given != nullptr) {
+    throw Error(ErrorKind::kUsage, given, "is for decoders, but the model is a CNN")
+        .hint("--keep-layers 14 --method redtest --data DIR");
+  }
+  const CnnRun run{o.model.model,         o.cnn,         o.output, o.segments.rule(),
+                   o.model.scalar_type(), o.cost.dry_run};
+  return run_cnn_prune(run, o.cnn_prune, o.method, context);
+}
+
+/// What only a CNN takes.
+void check_decoder_options(const PruneOptions& o) {
+  const bool by_method = o.method == "redtest" || o.method == "magnitude";
+  const char* given = by_method                           ? "--method"
+                      : o.cnn_prune.keep_layers           ? "--keep-layers"
+                      : !o.cnn.data.empty()               ? "--data"
+                      : o.cnn_prune.importance != "layer" ? "--importance"
+                                                          : nullptr;
+  if (given == nullptr) return;
+  throw Error(ErrorKind::kUsage, given,
+              by_method ? o.method + " is for CNNs, but the model is a decoder"
+                        : std::string("is for CNNs, but the model is a decoder"))
+      .hint("--count 7 --method bi --calibration FILE; mag_l1 is the magnitude of decoders");
+}
+
 int run_prune(const PruneOptions& o, Context& context) {
   const Stopwatch watch;
+  if (o.cnn.is_cnn(o.model.model)) return run_on_cnn(o, context);
+  check_decoder_options(o);
   const ModelLocation location = o.model.locate();
   std::vector<std::filesystem::path> inputs{location.path};
   if (!o.calibration.calibration.empty()) inputs.emplace_back(o.calibration.calibration);
@@ -424,6 +466,9 @@ Command prune_command() {
        "espalier prune model.gguf --remove 12-18 --out pruned.gguf",
        "espalier prune MODEL --ratio 0.25 --method ppl --scores scores.json --out pruned",
        "espalier prune MODEL --from-mergekit slices.yaml --out pruned",
+       "espalier prune resnet56.th --arch resnet56 --method sglp --keep-layers 14 --data images "
+       "--out "
+       "pruned",
        "espalier prune MODEL --count 6 --iterative --step 2 --finetune heal.yaml --calibration "
        "text.txt --out pruned"});
 }

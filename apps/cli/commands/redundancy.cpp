@@ -9,6 +9,7 @@
 #include "espalier/run/run_folder.h"
 
 #include "apps/cli/calibration_options.h"
+#include "apps/cli/cnn_verbs.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/cost_options.h"
 #include "apps/cli/memory_options.h"
@@ -29,6 +30,8 @@ struct RedundancyOptions {
   OutputOptions output{.out_required = false};
   ScoringOptions scoring;
   SegmentOptions segments;
+  CnnOptions cnn;
+  CnnSimilarityOptions similarity;
   CostOptions cost;
   MemoryOptions memory;
   std::vector<std::string> metrics{"bi", "angular", "ppl", "cka_adj", "mag_l1"};
@@ -54,6 +57,8 @@ struct RedundancyOptions {
     option("tau", tau, "CKA above which MSRS takes a pair of layers as redundant", in_range(-1, 1));
     segments.visit(option);
     calibration.visit(option);
+    cnn.visit(option);
+    similarity.visit(option);
     output.visit(option);
     cost.visit(option);
     memory.visit(option);
@@ -154,8 +159,39 @@ void check_calibration(const RedundancyOptions& o) {
   }
 }
 
+int run_on_cnn(const RedundancyOptions& o, Context& context) {
+  if (!o.calibration.calibration.empty()) {
+    throw Error(ErrorKind::kUsage, "--calibration", "is a text, but the model is a CNN")
+        .hint("--data DIR with one folder of images per class");
+  }
+  redtest::RedundancyOptions options;
+  options.estimator =
+      o.similarity.cka == "biased" ? CkaEstimator::kBiased : CkaEstimator::kUnbiased;
+  options.average = o.similarity.cka_average == "ratio" ? redtest::CkaAverage::kRatio
+                                                        : redtest::CkaAverage::kHsic;
+  options.beta = o.beta;
+  options.tau = o.tau;
+  const CnnRun run{o.model.model,         o.cnn,         o.output, o.segments.rule(),
+                   o.model.scalar_type(), o.cost.dry_run};
+  return run_cnn_redundancy(run, options, context);
+}
+
+/// What only a CNN takes.
+void check_decoder_options(const RedundancyOptions& o) {
+  if (!o.cnn.data.empty() || !o.similarity.is_default()) {
+    throw Error(ErrorKind::kUsage,
+                !o.cnn.data.empty()              ? "--data"
+                : o.similarity.cka != "unbiased" ? "--cka"
+                                                 : "--cka-average",
+                "is for CNNs, but the model is a decoder")
+        .hint("a decoder is measured on text: --calibration FILE");
+  }
+}
+
 int run_redundancy(const RedundancyOptions& o, Context& context) {
   const Stopwatch watch;
+  if (o.cnn.is_cnn(o.model.model)) return run_on_cnn(o, context);
+  check_decoder_options(o);
   check_calibration(o);
   const ModelLocation location = o.model.locate();
   const DecoderConfig config = DecoderCheckpoint::open(location.path)->config();
@@ -206,7 +242,8 @@ Command redundancy_command() {
       run_redundancy,
       {"espalier redundancy MODEL --calibration text.txt --out redundancy",
        "espalier redundancy model.gguf --calibration text.txt --metrics bi,angular --count 7 "
-       "--json"});
+       "--json",
+       "espalier redundancy resnet56.th --arch resnet56 --data images --out redundancy"});
 }
 
 }  // namespace espalier::cli

@@ -5,7 +5,6 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/hash.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
 #include "espalier/eval/accuracy.h"
@@ -36,7 +35,7 @@ struct TrainClassifierOptions {
                crop_pad = 4, eval_every = 1, checkpoint_every = 1;
   double lr = 0.1, lr_floor = 0, gamma = 0.1, momentum = 0.9, weight_decay = 5e-4, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, label_smoothing = 0, ema = 0, clip = 0, rotation = 0;
-  bool nesterov = true, decay_norms = true, flip = true;
+  bool nesterov = true, decay_norms = true, flip = true, scratch = false;
 
   template <class V>
   void visit(V&& option) {
@@ -48,6 +47,9 @@ struct TrainClassifierOptions {
     option("weights", weights,
            "start from this CNN folder or checkpoint (a pruned one, say) instead of random weights",
            placeholder("PATH"));
+    option("scratch", scratch,
+           "with --weights: take its shape alone and begin with random weights, to see what its "
+           "weights were worth");
     option("dtype", dtype, "type of activations; weights stay float32",
            one_of({"float32", "bfloat16"}));
     output.visit(option);
@@ -157,7 +159,10 @@ ClassifierOptions training_options(const TrainClassifierOptions& o, std::int64_t
 
 /// Random weights for as many classes as there are, or the given ones.
 Cnn start_net(const TrainClassifierOptions& o, const ImageSet& images, std::int64_t seed) {
-  if (!o.weights.empty()) return load_cnn(o.weights, o.arch, o.images);
+  if (!o.weights.empty()) {
+    const Cnn given = load_cnn(o.weights, o.arch, o.images);
+    return o.scratch ? Cnn::make(given.config(), static_cast<std::uint64_t>(seed)) : given;
+  }
   CnnConfig config = cnn_config(o.arch, static_cast<std::int64_t>(images.classes.size()));
   set_normalisation(o.images, config);
   return Cnn::make(config, static_cast<std::uint64_t>(seed));
@@ -185,13 +190,6 @@ std::optional<ImageSet> held_out_images(const TrainClassifierOptions& o, const I
         .hint("both need the same class folders");
   }
   return set;
-}
-
-std::string images_digest(const ImageSet& images) {
-  const auto bytes = [](const at::Tensor& t) {
-    return std::string_view(static_cast<const char*>(t.const_data_ptr()), t.nbytes());
-  };
-  return sha256_hex(bytes(images.pixels)) + sha256_hex(bytes(images.labels));
 }
 
 std::string result_json(const TrainClassifierOptions& o, const Cnn& net, const ImageSet& images,
@@ -253,6 +251,10 @@ void check_options(const TrainClassifierOptions& o) {
   if (o.arch.empty() && o.weights.empty()) {
     throw Error(ErrorKind::kUsage, "--arch", "or --weights is needed").hint("--arch resnet20");
   }
+  if (o.scratch && o.weights.empty()) {
+    throw Error(ErrorKind::kUsage, "--scratch", "needs --weights: the net whose shape is taken")
+        .hint("--weights PRUNED --scratch");
+  }
   milestones_of(o);
 }
 
@@ -271,9 +273,9 @@ RunFacts run_facts(const Context& context, at::Device device) {
 std::vector<std::pair<std::string, std::string>> must_match(const TrainClassifierOptions& o,
                                                             const Cnn& net, const ImageSet& images,
                                                             std::int64_t seed) {
-  return {{"images", images_digest(images)},
+  return {{"images", images_sha256(images)},
           {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
-          {"weights", o.weights},
+          {"weights", o.weights + (o.scratch ? " (its shape)" : "")},
           {"batch size", format("{}", o.batch_size)},
           {"epochs", format("{}", o.epochs)},
           {"optimizer", o.optimizer},

@@ -87,6 +87,20 @@ TEST_P(MatmulTest, GradientsEqualThoseOfLinear) {
   EXPECT_LT(max_error(ours[2], theirs[2]), tolerance(150));
 }
 
+TEST_P(MatmulTest, TakesColumnsCutOutOfAWiderMatrix) {
+  const at::Tensor g = at::randn({256, 576}), wide = at::randn({256, 24});
+  const at::Tensor columns = wide.narrow(1, 8, 8);
+  const at::Tensor product = matmul_tn(g, columns);
+  const at::Tensor expected = at::matmul(g.to(at::kDouble).t(), columns.to(at::kDouble));
+  EXPECT_LT((product - expected).abs().max().item<double>(), 1e-3);
+  const at::Tensor weight = at::randn({576, 96}).narrow(1, 16, 64);
+  EXPECT_LT((matmul_nn(g, weight) - at::matmul(g.to(at::kDouble), weight.to(at::kDouble)))
+                .abs()
+                .max()
+                .item<double>(),
+            1e-3);
+}
+
 TEST_P(MatmulTest, GradientOfOneArgumentAlone) {
   const at::Tensor x = at::randn({20, 96}), frozen = at::randn({130, 96}),
                    w = at::randn({130, 96}).requires_grad_();

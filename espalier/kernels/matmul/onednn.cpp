@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "espalier/base/error.h"
@@ -33,6 +34,10 @@ const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& operation() {
   return handle;
 }
 
+at::Tensor dense(const at::Tensor& matrix) {
+  return matrix.is_contiguous() || matrix.t().is_contiguous() ? matrix : matrix.contiguous();
+}
+
 }  // namespace
 
 bool has_onednn_linear() { return operation().has_value(); }
@@ -40,7 +45,7 @@ bool has_onednn_linear() { return operation().has_value(); }
 at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight) {
   ESPALIER_ASSERT(has_onednn_linear());
   c10::impl::ExcludeDispatchKeyGuard no_autograd(c10::autograd_dispatch_keyset);
-  return operation()->call(x, weight, std::nullopt, "none", Scalars(), std::nullopt);
+  return operation()->call(dense(x), dense(weight), std::nullopt, "none", Scalars(), std::nullopt);
 }
 
 }  // namespace espalier

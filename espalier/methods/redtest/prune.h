@@ -6,7 +6,7 @@
 #include "espalier/base/reporter.h"
 #include "espalier/eval/image_sample.h"
 #include "espalier/methods/redtest/redundancy.h"
-#include "espalier/surgery/prune_cnn.h"
+#include "espalier/surgery/cnn_plan.h"
 
 namespace espalier::redtest {
 

@@ -53,19 +53,20 @@ HtmlReport report_of(const RedundancyDocument& document) {
       document.redundancy.cka,
       format("{} CKA between layers",
              document.options.estimator == CkaEstimator::kBiased ? "Biased" : "Unbiased"),
-      document.segments.starts));
+      document.segments.starts, document.removed));
   report.paragraph(
       "1 (equal up to rotation and scaling) down to 0 (unrelated). Features are means over height "
       "and width, one row per image. Frames are the segments of Fisher's optimal segmentation of "
       "the row sums.");
   report.heading("Which layers repeat others");
-  report.chart(layer_bars("Share of each layer in MSRS", "pairs", found.share, document.names));
+  report.chart(layer_bars("Share of each layer in MSRS", "pairs", found.share, document.names,
+                          document.removed));
   report.paragraph(
       format("MSRS counts pairs of layers whose CKA is above {}, softly (beta {}): {:.2f} of {} "
              "pairs. The shares add up to it.",
              document.options.tau, document.options.beta, found.value, pairs(document)));
   report.chart(layer_bars("CKA of each layer with the one before it", "CKA",
-                          adjacent_by_layer(document), document.names));
+                          adjacent_by_layer(document), document.names, document.removed));
   report.paragraph("`prune --method redtest` drops the layers with the highest bars.");
   report.provenance({{"model", document.model},
                      {"images", document.data},
@@ -124,11 +125,15 @@ std::string redundancy_table(const RedundancyDocument& document) {
                 found.normalised);
 }
 
+void write_report(const RedundancyDocument& document, const fs::path& path) {
+  report_of(document).write(path);
+}
+
 void write_redundancy(const RedundancyDocument& document, const fs::path& folder) {
   write_file_atomically(folder / "redundancy.json", redundancy_json(document));
   write_file_atomically(folder / "cka.csv", matrix_csv(document.redundancy.cka));
   fs::create_directories(folder / "run");
-  report_of(document).write(folder / "run" / "report.html");
+  write_report(document, folder / "run" / "report.html");
 }
 
 }  // namespace espalier::redtest

@@ -17,7 +17,8 @@ struct RedundancyDocument {
   std::vector<std::string> names;  // of the hidden set
   Redundancy redundancy;
   RedundancyOptions options;
-  Segmentation segments;  // of the matrix, drawn in the report
+  Segmentation segments;              // of the matrix, drawn in the report
+  std::vector<std::int64_t> removed;  // marked in the report; empty when nothing was removed
   std::string data, data_sha256;
   std::int64_t batches = 0, batch_size = 0;
   std::uint64_t seed = 0;
@@ -29,6 +30,9 @@ std::string redundancy_json(const RedundancyDocument& document);
 
 /// Table for stdout: a row per layer, then MSRS.
 std::string redundancy_table(const RedundancyDocument& document);
+
+/// The matrix with its segments, and bars per layer, as one HTML file.
+void write_report(const RedundancyDocument& document, const std::filesystem::path& path);
 
 /// Writes redundancy.json, cka.csv and run/report.html into `folder`.
 void write_redundancy(const RedundancyDocument& document, const std::filesystem::path& folder);

@@ -11,7 +11,7 @@
 #include "espalier/base/reporter.h"
 #include "espalier/eval/image_sample.h"
 #include "espalier/similarity/layer_choice.h"
-#include "espalier/surgery/prune_cnn.h"
+#include "espalier/surgery/cnn_plan.h"
 
 namespace espalier::sglp {
 

@@ -54,9 +54,10 @@ class Cnn {
   static Cnn make(const CnnConfig& config, std::uint64_t seed);
 
   /// A folder of `save` (`arch` empty or as its config says), or a single file of public names
-  /// (.safetensors, .pth, .th) with `arch`, whose classes and input channels follow from the tensors' shapes. Wrappers of
-  /// trainers are taken off: an outer dict (state_dict, model, net) and the prefix `module.`.
-  /// float16, bfloat16 and float64 become float32; a missing num_batches_tracked is 0.
+  /// (.safetensors, .pth, .th) with `arch`, whose classes and input channels follow from the
+  /// tensors' shapes. Wrappers of trainers are taken off: an outer dict (state_dict, model, net)
+  /// and the prefix `module.`. float16, bfloat16 and float64 become float32; a missing
+  /// num_batches_tracked is 0.
   ///
   /// Throws Error(kInput) naming every missing and unexpected tensor, wrong shapes, NaN or infinite
   /// weights; Error(kUsage) without the arch a file needs.
@@ -110,8 +111,9 @@ class Cnn {
   Cnn with_layers(const std::vector<std::int64_t>& kept_hidden, const LayerDropOptions& options,
                   Reporter& reporter) const;
 
-  /// On another device, weights of `type` (norms stay float32), convolutions in `format`. Tensors
-  /// that are so already are shared.
+  /// On another device, matrices and kernels of `type` (vectors keep theirs: norms stay float32),
+  /// convolutions in `format`. Tensors that are so already are shared; the others are new, without
+  /// gradients.
   Cnn to(at::Device device, at::ScalarType type,
          at::MemoryFormat format = at::MemoryFormat::Contiguous) const;
   Cnn clone() const;
