@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as work:
         done = bench.run([bench.espalier(), "train", "classifier", "--data", data, "--arch", f"resnet{DEPTH}", "--epochs", 1, "--batch-size",
                           BATCH, "--threads", bench.THREADS, "--progress", "none", "--json", "--overwrite", "--out", out])
         with open(out / "run" / "metrics.csv") as rows:
-            steps = [float(row["images_per_second"]) for row in csv.DictReader(rows)]
+            steps = [float(row["images_per_second"]) for row in csv.DictReader(rows) if row["images_per_second"]]
         rates["espalier"].append(statistics.median(steps[SKIP:]))
         memory["espalier"].append(done["peak_rss_bytes"])
         for name, flags in (("pytorch", []), ("pytorch_channels_last", ["--channels-last"])):

@@ -30,6 +30,12 @@ std::string_view bytes_of(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
 }
 
+std::string digest_of(const at::Tensor& pixels, const at::Tensor& labels, std::int64_t count) {
+  const at::Tensor first = pixels.narrow(0, 0, count).contiguous();
+  const at::Tensor of_first = labels.narrow(0, 0, count).contiguous();
+  return sha256_hex(sha256_hex(bytes_of(first)) + sha256_hex(bytes_of(of_first)));
+}
+
 }  // namespace
 
 bool is_cnn(const std::string& model, const std::string& arch) {
@@ -100,11 +106,12 @@ ImageSample CnnOptions::images(const Cnn& net, at::ScalarType type, Reporter& re
   return sample;
 }
 
+std::string images_sha256(const ImageSet& images) {
+  return digest_of(images.pixels, images.labels, images.size());
+}
+
 std::string sample_sha256(const ImageSample& images) {
-  const std::int64_t count = images.batches * images.batch_size;
-  const at::Tensor pixels = images.pixels.narrow(0, 0, count).contiguous();
-  const at::Tensor labels = images.labels.narrow(0, 0, count).contiguous();
-  return sha256_hex(sha256_hex(bytes_of(pixels)) + sha256_hex(bytes_of(labels)));
+  return digest_of(images.pixels, images.labels, images.batches * images.batch_size);
 }
 
 }  // namespace espalier::cli

@@ -90,6 +90,9 @@ struct CnnOptions {
   ImageSample images(const Cnn& net, at::ScalarType type, Reporter& reporter) const;
 };
 
+/// SHA-256 of all pixels and labels of a set.
+std::string images_sha256(const ImageSet& images);
+
 /// SHA-256 of the pixels and labels that the batches hold.
 std::string sample_sha256(const ImageSample& images);
 

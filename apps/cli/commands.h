@@ -11,6 +11,7 @@ Command prune_command();
 Command prune_sweep_command();
 Command finetune_command();
 Command train_classifier_command();
+Command search_command();
 Command eval_command();
 Command generate_command();
 Command convert_command();

@@ -2,7 +2,9 @@
 // A verb holds one of these and calls `output.visit(option)` inside its own visit.
 #pragma once
 
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "espalier/options/options.h"
 #include "espalier/run/run_folder.h"
@@ -34,5 +36,16 @@ struct OutputOptions {
   /// How RunFolder and OutputFile should treat an existing --out.
   OutputPolicy policy() const { return output_policy(overwrite, resume); }
 };
+
+/// With --resume --overwrite, results of a published run are used by a larger one: copies the
+/// folders `parts` of `published` into `folder` where it has none of its own.
+inline void take_over(const std::filesystem::path& published, const std::filesystem::path& folder,
+                      const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) {
+    if (std::filesystem::is_directory(published / part) && !std::filesystem::exists(folder / part))
+      std::filesystem::copy(published / part, folder / part,
+                            std::filesystem::copy_options::recursive);
+  }
+}
 
 }  // namespace espalier::cli

@@ -1,11 +1,11 @@
-// One queue, one lock: tasks are milliseconds long.
+// See thread_pool.h.
 #include "espalier/base/thread_pool.h"
 
-#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "espalier/base/error.h"
@@ -14,32 +14,21 @@ namespace espalier {
 
 struct ThreadPool::State {
   std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<std::function<void()>> tasks;
-  bool ending = false;
+  std::condition_variable wake;
+  std::deque<std::function<void()>> jobs;
+  bool closing = false;
   std::vector<std::thread> threads;
 
   void work() {
     for (;;) {
-      std::function<void()> task;
-      {
-        std::unique_lock lock(mutex);
-        changed.wait(lock, [this] { return ending || !tasks.empty(); });
-        if (ending) return;
-        task = std::move(tasks.front());
-        tasks.pop_front();
-      }
-      task();
+      std::unique_lock lock(mutex);
+      wake.wait(lock, [this] { return closing || !jobs.empty(); });
+      if (jobs.empty()) return;
+      const std::function<void()> job = std::move(jobs.front());
+      jobs.pop_front();
+      lock.unlock();
+      job();
     }
-  }
-
-  ~State() {
-    {
-      const std::lock_guard lock(mutex);
-      ending = true;
-    }
-    changed.notify_all();
-    for (std::thread& thread : threads) thread.join();
   }
 };
 
@@ -49,18 +38,21 @@ ThreadPool::ThreadPool(std::int64_t threads) : state_(std::make_unique<State>())
     state_->threads.emplace_back([state = state_.get()] { state->work(); });
 }
 
-ThreadPool::~ThreadPool() = default;
-
-void ThreadPool::enqueue(std::function<void()> task) {
+ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(state_->mutex);
-    state_->tasks.push_back(std::move(task));
+    state_->closing = true;
   }
-  state_->changed.notify_one();
+  state_->wake.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
 }
 
-std::int64_t available_threads() {
-  return std::max<std::int64_t>(1, std::thread::hardware_concurrency());
+void ThreadPool::give(std::function<void()> job) {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->jobs.push_back(std::move(job));
+  }
+  state_->wake.notify_one();
 }
 
 }  // namespace espalier

@@ -115,6 +115,7 @@ ImageIndex read_cifar(const std::filesystem::path& path, ImageListing& listing,
   ImageIndex index;
   index.source = RowSource::kCifarRecord;
   index.split = split;
+  index.splits.assign(splits.begin(), splits.end());
   std::vector<std::int64_t> position(names.size());
   for (std::size_t i = 0; i < by_name.size(); ++i) {
     position[by_name[i]] = static_cast<std::int64_t>(i);

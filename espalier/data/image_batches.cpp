@@ -3,6 +3,7 @@
 #include "espalier/data/image_batches.h"
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <map>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/util/ParallelGuard.h>
 
 #include "espalier/base/error.h"
@@ -59,7 +61,7 @@ class BatchOrder {
   std::int64_t rows_, steps_;
 };
 
-/// What decoding needs, shared with the threads; nothing in it changes.
+/// What the threads decode from; nothing in it changes.
 struct DecodedSource {
   ImageIndex index;
   ImageSetOptions options;
@@ -89,8 +91,12 @@ ImageBatch decode_batch(const DecodedSource& source, std::vector<std::int64_t> r
 /// Batches on their way, by step.
 class Prefetch {
  public:
-  Prefetch(std::shared_ptr<const DecodedSource> source, std::int64_t threads)
+  Prefetch(std::unique_ptr<const DecodedSource> source, std::int64_t threads)
       : source_(std::move(source)), ahead_(2 * threads), pool_(threads) {}
+  /// What has not begun is not waited for.
+  ~Prefetch() { ended_ = true; }
+  Prefetch(const Prefetch&) = delete;
+  Prefetch& operator=(const Prefetch&) = delete;
 
   ImageBatch take(std::int64_t step, BatchOrder& order) {
     // A jump leaves batches behind that nobody will ask for.
@@ -99,9 +105,12 @@ class Prefetch {
     });
     for (std::int64_t next = step; next <= step + ahead_; ++next) {
       if (coming_.contains(next)) continue;
-      coming_.emplace(next, pool_.submit([source = source_, rows = order.rows(next)]() {
-        return decode_batch(*source, rows);
-      }));
+      const auto task =
+          std::make_shared<std::packaged_task<ImageBatch()>>([this, rows = order.rows(next)] {
+            return ended_ ? ImageBatch{} : decode_batch(*source_, rows);
+          });
+      coming_.emplace(next, task->get_future());
+      pool_.give([task] { (*task)(); });  // what is thrown goes into the future
     }
     const auto found = coming_.find(step);
     std::future<ImageBatch> batch = std::move(found->second);
@@ -110,10 +119,11 @@ class Prefetch {
   }
 
  private:
-  std::shared_ptr<const DecodedSource> source_;
+  std::unique_ptr<const DecodedSource> source_;
   std::int64_t ahead_;
   std::map<std::int64_t, std::future<ImageBatch>> coming_;
-  ThreadPool pool_;  // last: its threads end before what they fill
+  std::atomic<bool> ended_ = false;
+  ThreadPool pool_;  // last: its threads end before what they use
 };
 
 }  // namespace
@@ -146,9 +156,9 @@ ImageBatches::ImageBatches(ImageIndex index, const ImageSetOptions& set,
   BatchOrder order(index.size(), options);
   const std::int64_t count = index.size();
   std::vector<std::string> classes = index.classes;
-  auto source = std::make_shared<const DecodedSource>(DecodedSource{std::move(index), set, size});
+  auto source = std::make_unique<const DecodedSource>(DecodedSource{std::move(index), set, size});
   auto decoded = std::make_unique<Prefetch>(
-      std::move(source), options.threads > 0 ? options.threads : available_threads());
+      std::move(source), options.threads > 0 ? options.threads : at::get_num_threads());
   state_ = std::make_unique<State>(State{
       std::move(order), count, std::move(classes), std::move(broken), {}, {}, std::move(decoded)});
 }

@@ -26,7 +26,7 @@ struct ImageBatchOptions {
   std::uint64_t seed = 0;
   ImageOrder order = ImageOrder::kShuffled;
   LastBatch last = LastBatch::kKeep;
-  std::int64_t threads = 0;  // that decode, where images are not in memory; 0: all of the machine
+  std::int64_t threads = 0;  // that decode, where images are not in memory; 0: as many as ATen has
 };
 
 struct ImageBatch {

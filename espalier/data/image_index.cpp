@@ -62,6 +62,7 @@ ImageIndex index_class_folders(const std::filesystem::path& path, ImageListing& 
   ImageIndex index;
   index.source = listing.archive ? RowSource::kEncoded : RowSource::kFile;
   index.split = last_part(chosen);
+  for (const std::string& folder : split_folders) index.splits.push_back(last_part(folder));
   std::vector<std::string> empty;
   for (auto& [name, rows] : classes) {
     if (rows.empty()) empty.push_back(name);

@@ -21,7 +21,7 @@ enum class BrokenRule : std::uint8_t { kRefuse, kSkip };
 
 struct ImageSetOptions {
   std::string split = {};  // train, test, ...: the folder above the class folders; empty: only one
-  std::string preferred_split = {};  // the one taken when there are several and `split` names none
+  std::string preferred_split = {};  // taken when there are several and `split` names none
   std::int64_t limit = 0;            // the first so many images; 0: all
   std::int64_t channels = 3;         // 1 or 3
   GreyRule grey = GreyRule::kRefuse;
@@ -52,6 +52,7 @@ struct ImageRow {
 struct ImageIndex {
   std::filesystem::path path;  // folder or archive
   std::string split;
+  std::vector<std::string> splits;  // every split there is
   RowSource source = RowSource::kFile;
   std::vector<std::string> classes;  // sorted
   std::vector<ImageRow> rows;

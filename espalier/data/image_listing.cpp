@@ -1,7 +1,6 @@
 // Walks a folder, or an archive once, and sorts what it meets by name.
 #include <algorithm>
 #include <cctype>
-#include <utility>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -75,38 +74,13 @@ void walk(const std::filesystem::path& folder, const std::string& prefix, int de
   }
 }
 
-/// The split of an image or a batch file by its place or name.
-std::string split_of(const std::string& path) {
-  const std::string_view cifar = cifar_split_of(last_part(path));
-  return cifar.empty() ? last_part(split_folder_of(path)) : std::string(cifar);
+/// Are the bytes of this file needed? Names are, always: they tell which splits there are.
+bool is_wanted(const std::string& path, const ImageSetOptions& options) {
+  const std::string name = last_part(path);
+  if (is_cifar_names(name) || options.split.empty()) return true;
+  const std::string_view cifar = cifar_split_of(name);
+  return cifar.empty() ? last_part(split_folder_of(path)) == options.split : cifar == options.split;
 }
-
-/// Decides, entry by entry, whose bytes are kept. The preferred split is taken only if it is there,
-/// so until it shows itself every split is kept.
-class SplitFilter {
- public:
-  explicit SplitFilter(const ImageSetOptions& options)
-      : wanted_(options.split), preferred_(options.split.empty() ? options.preferred_split : "") {}
-
-  bool wants(const std::string& path, ImageListing& listing) {
-    // Class names are in no split.
-    if (is_cifar_names(last_part(path))) return true;
-    const std::string split = split_of(path);
-    if (!preferred_.empty() && split == preferred_) {
-      wanted_ = std::exchange(preferred_, {});
-      for (auto& [image, bytes] : listing.images) drop(image, bytes);
-      for (auto& [file, bytes] : listing.cifar) drop(file, bytes);
-    }
-    return wanted_.empty() || split == wanted_;
-  }
-
- private:
-  void drop(const std::string& path, std::string& bytes) const {
-    if (split_of(path) != wanted_ && !is_cifar_names(last_part(path))) std::string().swap(bytes);
-  }
-
-  std::string wanted_, preferred_;
-};
 
 }  // namespace
 
@@ -147,8 +121,7 @@ ImageListing list_image_archive(const std::filesystem::path& path, const ImageSe
   ArchiveReader reader(path);
   const auto file_size = static_cast<std::int64_t>(std::filesystem::file_size(path));
   const auto phase = reporter.phase("reading " + path.filename().string(), file_size, "bytes");
-  SplitFilter filter(options);
-  std::uint64_t read = 0;
+  std::uint64_t kept = 0;
   ArchiveEntry entry;
   while (reader.next(entry)) {
     phase->update(reader.bytes_used());
@@ -158,11 +131,11 @@ ImageListing list_image_archive(const std::filesystem::path& path, const ImageSe
     if (entry.kind != ArchiveEntryKind::kFile) continue;
     std::string bytes;
     const Kind kind = kind_of(parts.back());
-    if (kind != Kind::kIgnored && filter.wants(entry.path, listing)) {
+    if (kind != Kind::kIgnored && is_wanted(entry.path, options)) {
       bytes = reader.read(kind == Kind::kImage ? options.limits.max_bytes : kMaxCifarFile);
-      read += bytes.size();
+      kept += bytes.size();
     }
-    if (read > options.max_memory) {
+    if (kept > options.max_memory) {
       throw Error(ErrorKind::kResource, path.string(),
                   format("holds more than {} of images, the limit",
                          to_string(Bytes{static_cast<std::int64_t>(options.max_memory)})))
@@ -175,17 +148,20 @@ ImageListing list_image_archive(const std::filesystem::path& path, const ImageSe
 
 std::string choose_split(const std::filesystem::path& path, const std::set<std::string>& folders,
                          const ImageSetOptions& options) {
-  const std::string& split = options.split;
+  std::string split = options.split;
+  const auto is_preferred = [&](const std::string& folder) {
+    return last_part(folder) == options.preferred_split;
+  };
+  if (split.empty() && folders.size() > 1 && std::ranges::any_of(folders, is_preferred))
+    split = options.preferred_split;
   std::string names, example;
-  std::vector<std::string> fitting, preferred;
+  std::vector<std::string> fitting;
   for (const std::string& folder : folders) {
     const std::string name = last_part(folder);
     names += format("{}{}", names.empty() ? "" : ", ", folder.empty() ? "." : folder.c_str());
     if (example.empty() || name == "train") example = name;
     if (split.empty() || name == split) fitting.push_back(folder);
-    if (name == options.preferred_split) preferred.push_back(folder);
   }
-  if (split.empty() && preferred.size() == 1) return preferred.front();
   if (fitting.size() == 1) return fitting.front();
   if (!fitting.empty()) {
     throw Error(ErrorKind::kInput, path.string(), format("holds several splits: {}", names))

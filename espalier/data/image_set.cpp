@@ -57,6 +57,7 @@ ImageSet decode_image_set(ImageIndex index, const ImageSetOptions& options, Repo
   set.labels = at::tensor(labels, at::kLong);
   set.classes = std::move(index.classes);
   set.split = std::move(index.split);
+  set.splits = std::move(index.splits);
   return set;
 }
 

@@ -21,6 +21,7 @@ struct ImageSet {
   std::vector<std::string> classes;  // sorted
   std::vector<std::string> files;    // n names, relative to the folder or in the archive
   std::string split;                 // as chosen or found; empty when there is none
+  std::vector<std::string> splits;   // every split there is, chosen or not
   std::vector<std::string> broken;   // files left out by BrokenRule::kSkip
 
   std::int64_t size() const { return static_cast<std::int64_t>(files.size()); }

@@ -45,5 +45,10 @@ void draw_x_label(const Frame& frame, std::string_view label, double y, std::str
 /// left edge.
 double draw_lines(const ReportChart& chart, Frame& frame, std::string& body);
 double draw_bars(const ReportChart& chart, Frame& frame, std::string& body);
+double draw_points(const ReportChart& chart, Frame& frame, std::string& body);
+
+/// The horizontal axis of line and scatter charts: its line, ticks and label; returns the y of its
+/// lower edge.
+double draw_x_axis(const Frame& frame, std::string_view label, std::string& body);
 
 }  // namespace espalier::report_internal

@@ -9,6 +9,7 @@
 #include "espalier/base/file.h"
 #include "espalier/base/format.h"
 #include "espalier/base/json_internal.h"
+#include "espalier/report/chart_frame_internal.h"
 #include "espalier/report/markup_internal.h"
 #include "espalier/report/page_style_internal.h"
 #include "espalier/report/svg_internal.h"
@@ -64,7 +65,9 @@ std::string compact(const Json& json) {
 
 Json chart_json(const ReportChart& chart) {
   Json json = Json::object();
-  json["kind"] = chart.kind == ReportChart::Kind::kLine ? "line" : "bar";
+  json["kind"] = chart.kind == ReportChart::Kind::kLine  ? "line"
+                 : chart.kind == ReportChart::Kind::kBar ? "bar"
+                                                         : "scatter";
   json["title"] = chart.title;
   json["x_label"] = chart.x_label;
   json["y_label"] = chart.y_label;
@@ -76,6 +79,7 @@ Json chart_json(const ReportChart& chart) {
     entry["name"] = series.name;
     if (!series.x.empty()) entry["x"] = numbers(series.x);
     entry["y"] = numbers(series.y);
+    if (!series.names.empty()) entry["names"] = series.names;
     json["series"].push_back(std::move(entry));
   }
   return json;
@@ -109,8 +113,24 @@ std::string thin_out(std::vector<Row>& rows) {
                 total);
 }
 
+/// One row per point, series after series.
+ReportTable scatter_table(const ReportChart& chart) {
+  ReportTable table;
+  table.columns = {"series", "point", chart.x_label.empty() ? "x" : chart.x_label,
+                   chart.y_label.empty() ? "y" : chart.y_label};
+  for (const ReportSeries& series : chart.series) {
+    for (std::size_t i = 0; i < points_of(series, chart.kind); ++i) {
+      table.rows.push_back({series.name, i < series.names.size() ? series.names[i] : "",
+                            number_text(series.x[i]), number_text(series.y[i])});
+    }
+  }
+  table.caption = thin_out(table.rows);
+  return table;
+}
+
 /// x down, one column per series.
 ReportTable chart_table(const ReportChart& chart) {
+  if (chart.kind == ReportChart::Kind::kScatter) return scatter_table(chart);
   ReportTable table;
   table.columns.push_back(chart.x_label.empty() ? "x" : chart.x_label);
   const bool bar = chart.kind == ReportChart::Kind::kBar;

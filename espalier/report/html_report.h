@@ -22,11 +22,13 @@ struct ReportTable {
 
 struct ReportSeries {
   std::string name;
-  std::vector<double> x, y;  // NaN breaks the line
+  std::vector<double> x, y;             // NaN breaks the line
+  std::vector<std::string> names = {};  // scatter charts: of the points (may be empty)
+  bool joined = false;                  // scatter charts: a line runs through the points
 };
 
 struct ReportChart {
-  enum class Kind { kLine, kBar };
+  enum class Kind { kLine, kBar, kScatter };
   Kind kind = Kind::kLine;
   std::string title, x_label, y_label;  // labels carry the unit
   std::vector<ReportSeries> series;

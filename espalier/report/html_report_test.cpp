@@ -82,6 +82,17 @@ ReportChart bar_chart() {
   return chart;
 }
 
+ReportChart scatter_chart() {
+  ReportChart chart;
+  chart.kind = ReportChart::Kind::kScatter;
+  chart.title = "Cells";
+  chart.x_label = "redundancy";
+  chart.y_label = "accuracy";
+  chart.series = {{"all", {0.1, 0.5, NAN}, {0.7, 0.9, 0.8}, {"one", "two", "three"}},
+                  {"front", {0.1, 0.5}, {0.7, 0.9}, {}, true}};
+  return chart;
+}
+
 ReportHeatMap heat_map() {
   ReportHeatMap map;
   map.title = "CKA";
@@ -154,6 +165,29 @@ TEST(HtmlReport, IdsAreUnique) {
   }
   EXPECT_EQ(count(html, "<nav"), 1u) << "five sections get a table of contents";
   EXPECT_NE(html.find("<a href=\"#s5\">same</a>"), std::string::npos);
+}
+
+TEST(HtmlReport, ScatterHasAPointPerPairAndALineWhereAsked) {
+  HtmlReport report("t");
+  report.chart(scatter_chart());
+  const std::string html = report.html();
+  EXPECT_EQ(nesting_problem(html), "");
+  // Four points that have a place and the legend's one for the series without a line.
+  EXPECT_EQ(count(html, "<circle "), 5u);
+  const std::string svg = chart_svg(scatter_chart());
+  EXPECT_EQ(count(svg, "<path "), 1u);
+  EXPECT_NE(svg.find("class=\"curve s1\"/>"), std::string::npos);
+  EXPECT_LT(svg.find("<path "), svg.find("<title>one: 0.7 at 0.1</title>"))
+      << "lines lie below points";
+  EXPECT_NE(html.find("<td>all</td><td>two</td><td class=\"n\">0.5</td><td class=\"n\">0.9</td>"),
+            std::string::npos);
+  const Json block = data_blocks(html)[0];
+  EXPECT_EQ(block["kind"], "scatter");
+  EXPECT_EQ(block["series"][0]["names"].dump(), R"(["one","two","three"])");
+  EXPECT_NE(svg.find("Scatter chart over redundancy"), std::string::npos);
+  ReportChart empty = scatter_chart();
+  empty.series.clear();
+  EXPECT_EQ(nesting_problem(chart_svg(empty)), "");
 }
 
 TEST(HtmlReport, ChartDataIsInATableAndInJson) {

@@ -1,5 +1,5 @@
-// A chart's y axis, legend and description; what is inside the frame is in svg_line_chart.cpp and
-// svg_bar_chart.cpp.
+// A chart's axes, legend and description; what is inside the frame is in svg_line_chart.cpp,
+// svg_bar_chart.cpp and svg_scatter_chart.cpp.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -48,6 +48,7 @@ double widest_tick(const Axis& axis) {
 struct LegendEntry {
   std::string name;
   std::string color_class;  // "0".."7" or "high"
+  bool line = false;        // drawn as a line
 };
 
 std::vector<LegendEntry> legend_entries(const ReportChart& chart) {
@@ -55,10 +56,12 @@ std::vector<LegendEntry> legend_entries(const ReportChart& chart) {
   const bool highlights = !chart.highlight.empty() && !chart.highlight_name.empty();
   if (chart.series.size() > 1 || highlights) {
     for (std::size_t i = 0; i < chart.series.size(); ++i) {
-      entries.push_back({shorten(chart.series[i].name, 48), std::to_string(i % kSeriesColors)});
+      const bool line = chart.kind == ReportChart::Kind::kLine || chart.series[i].joined;
+      entries.push_back(
+          {shorten(chart.series[i].name, 48), std::to_string(i % kSeriesColors), line});
     }
   }
-  if (highlights) entries.push_back({shorten(chart.highlight_name, 48), "high"});
+  if (highlights) entries.push_back({shorten(chart.highlight_name, 48), "high", false});
   return entries;
 }
 
@@ -74,8 +77,10 @@ double draw_legend(const ReportChart& chart, double left, double top, std::strin
       body += svg_rect(x, y - 9, 16, 10, "class=\"high\" rx=\"2\"");
     } else if (chart.kind == ReportChart::Kind::kBar) {
       body += svg_rect(x, y - 9, 16, 10, format("class=\"f{}\" rx=\"2\"", entry.color_class));
-    } else {
+    } else if (entry.line) {
       body += svg_line(x, y - 4, x + 18, y - 4, "curve s" + entry.color_class);
+    } else {
+      body += svg_marker(x + 9, y - 4, entry.color_class, {});
     }
     body += svg_text(x + 24, y, "start", "tick", entry.name);
     x += width;
@@ -83,8 +88,20 @@ double draw_legend(const ReportChart& chart, double left, double top, std::strin
   return y - top + kLegendRow;
 }
 
+std::string_view kind_name(ReportChart::Kind kind) {
+  switch (kind) {
+    case ReportChart::Kind::kLine:
+      return "Line chart";
+    case ReportChart::Kind::kBar:
+      return "Bar chart";
+    case ReportChart::Kind::kScatter:
+      return "Scatter chart";
+  }
+  return "Chart";
+}
+
 std::string describe(const ReportChart& chart) {
-  std::string text = chart.kind == ReportChart::Kind::kLine ? "Line chart" : "Bar chart";
+  std::string text(kind_name(chart.kind));
   if (!chart.x_label.empty()) text += " over " + chart.x_label;
   if (!chart.y_label.empty())
     text += "; vertical axis: " + chart.y_label + (chart.log_y ? ", logarithmic" : "");
@@ -120,6 +137,17 @@ void draw_y_axis(const Frame& frame, std::string& body) {
   }
 }
 
+double draw_x_axis(const Frame& frame, std::string_view label, std::string& body) {
+  body += svg_line(frame.left, frame.bottom(), frame.left + frame.width, frame.bottom(), "axis");
+  for (const Tick& tick : frame.x.ticks) {
+    const double x = frame.px(tick.value);
+    body += svg_line(x, frame.bottom(), x, frame.bottom() + 4, "axis");
+    body += svg_text(x, frame.bottom() + 18, "middle", "tick", tick.text);
+  }
+  draw_x_label(frame, label, frame.bottom() + 38, body);
+  return frame.bottom() + (label.empty() ? 24 : 44);
+}
+
 void draw_x_label(const Frame& frame, std::string_view label, double y, std::string& body) {
   if (!label.empty()) body += svg_text(frame.left + frame.width / 2, y, "middle", "label", label);
 }
@@ -138,8 +166,10 @@ std::string chart_markup(const ReportChart& chart, Embed embed, std::string_view
   }
   top += draw_legend(chart, frame.left, top + 10, body);
   frame.top = top + 6;
-  const double height = chart.kind == ReportChart::Kind::kLine ? draw_lines(chart, frame, body)
-                                                               : draw_bars(chart, frame, body);
+  const auto draw = chart.kind == ReportChart::Kind::kLine  ? draw_lines
+                    : chart.kind == ReportChart::Kind::kBar ? draw_bars
+                                                            : draw_points;
+  const double height = draw(chart, frame, body);
   return svg_document(embed, id, kChartWidth, std::ceil(height), chart.title, describe(chart),
                       body);
 }

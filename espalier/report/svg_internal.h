@@ -27,6 +27,9 @@ std::string svg_text(double x, double y, std::string_view anchor, std::string_vi
 std::string svg_rect(double x, double y, double width, double height, std::string_view attributes,
                      std::string_view tooltip = {});
 
+/// A point of series colour "0".."7", with a tooltip when it is not empty (escaped here).
+std::string svg_marker(double x, double y, std::string_view color, std::string_view tooltip);
+
 /// <svg> ... </svg> around `body`, with role, title and description for screen readers. Standalone
 /// adds the XML header, the style and the title as text above the drawing (the drawing moves down
 /// by kTitleHeight).

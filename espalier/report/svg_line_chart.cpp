@@ -155,18 +155,12 @@ Axis line_x_axis(const ReportChart& chart) {
 double draw_lines(const ReportChart& chart, Frame& frame, std::string& body) {
   frame.x = line_x_axis(chart);
   draw_y_axis(frame, body);
-  body += svg_line(frame.left, frame.bottom(), frame.left + frame.width, frame.bottom(), "axis");
-  for (const Tick& tick : frame.x.ticks) {
-    const double x = frame.px(tick.value);
-    body += svg_line(x, frame.bottom(), x, frame.bottom() + 4, "axis");
-    body += svg_text(x, frame.bottom() + 18, "middle", "tick", tick.text);
-  }
+  const double lower = draw_x_axis(frame, chart.x_label, body);
   if (const std::size_t window = draw_curves(chart, frame, body); window > 0) {
     body += svg_text(kChartWidth - kRightMargin, 13, "end", "tick",
                      format("pale: each value; bold: mean of {} neighbours", window));
   }
-  draw_x_label(frame, chart.x_label, frame.bottom() + 38, body);
-  return frame.bottom() + (chart.x_label.empty() ? 24 : 44);
+  return lower;
 }
 
 }  // namespace espalier::report_internal

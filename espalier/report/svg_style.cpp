@@ -46,6 +46,12 @@ std::string svg_rect(double x, double y, double width, double height, std::strin
   return tooltip.empty() ? open + "/>" : open + "><title>" + escape(tooltip) + "</title></rect>";
 }
 
+std::string svg_marker(double x, double y, std::string_view color, std::string_view tooltip) {
+  const std::string open = format("<circle cx=\"{}\" cy=\"{}\" r=\"3.5\" class=\"f{} point\"",
+                                  coordinate(x), coordinate(y), color);
+  return tooltip.empty() ? open + "/>" : open + "><title>" + escape(tooltip) + "</title></circle>";
+}
+
 std::string theme_style(std::string_view selector) {
   return format(
       "{0}{{{1}}}@media (prefers-color-scheme:dark){{{0}{{{2}}}}}@media print{{{0}{{{1}}}}}",
@@ -65,6 +71,7 @@ std::string svg_style() {
       "svg .frame{fill:none;stroke:var(--axis);stroke-width:1;shape-rendering:crispEdges}"
       "svg .curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
       "svg .raw{stroke-width:1;stroke-opacity:.3;stroke-dasharray:none!important}"
+      "svg .point{stroke:var(--card);stroke-width:1}"
       "svg .high{fill:var(--accent)}"
       "svg .group{fill:none;stroke:var(--accent);stroke-width:2}"
       "svg .cells{shape-rendering:crispEdges}"

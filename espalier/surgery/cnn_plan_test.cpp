@@ -1,6 +1,7 @@
 // Pruned CNN folders: what is kept computes the same, records, baselines, refusals.
-#include "espalier/surgery/prune_cnn.h"
+#include "espalier/surgery/cnn_plan.h"
 
+#include <algorithm>
 #include <set>
 
 #include <gtest/gtest.h>

@@ -6,6 +6,8 @@
 #include "espalier/base/error.h"
 
 #ifdef ESPALIER_CUDA
+#include <mutex>
+
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -16,6 +18,16 @@
 namespace espalier {
 
 #ifdef ESPALIER_CUDA
+
+namespace {
+
+/// One recording at a time: the allocator's cache cannot be emptied while another one goes on.
+std::mutex& recording_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+}  // namespace
 
 bool can_capture(at::Device device) { return device.is_cuda(); }
 
@@ -40,13 +52,16 @@ CapturedStep::CapturedStep(const Body& body, const std::vector<at::Tensor>& inpu
                                                         /*copy=*/true)
                                              : at::Tensor());
   const c10::cuda::CUDAGuard guard(device);
+  const std::lock_guard lock(recording_mutex());
   c10::cuda::device_synchronize();
   // What the eager runs before this left in the allocator's cache would otherwise stay beside the
   // graph's own memory.
   c10::cuda::CUDACachingAllocator::emptyCache();
   const c10::cuda::CUDAStreamGuard stream(
       c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index()));
-  state_->graph.capture_begin(pool.state_->id);
+  // Other threads may train on streams of their own meanwhile: what they allocate and wait for must
+  // not void this recording, as it would in the global mode.
+  state_->graph.capture_begin(pool.state_->id, cudaStreamCaptureModeThreadLocal);
   try {
     state_->results = body(state_->inputs);
   } catch (...) {

@@ -34,7 +34,9 @@ class CapturedStep {
   /// have run once before on these shapes. May call torch::autograd::grad.
   using Body = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
 
-  /// Records `body` on tensors like `inputs` (any device; shape and dtype count). Throws what
+  /// Records `body` on tensors like `inputs` (any device; shape and dtype count). Several threads
+  /// may record and replay, each with its own pool, steps and current stream (tensor/own_stream.h);
+  /// recordings wait for each other. Throws what
   /// libtorch throws when the body cannot be captured; the device is usable afterwards.
   CapturedStep(const Body& body, const std::vector<at::Tensor>& inputs, at::Device device,
                const CapturePool& pool);

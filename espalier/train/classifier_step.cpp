@@ -127,7 +127,12 @@ std::vector<at::Tensor> ClassifierStep::loss_and_gradients(
   const c10::AutoGradMode with_grad(true);
   const at::Tensor loss =
       classification_loss(net_.forward(x, NormMode::kBatch), labels, options_.label_smoothing);
-  std::vector<at::Tensor> out = torch::autograd::grad({loss}, weights_);
+  // A cell's edge into a node that nobody reads has no gradient: torch's nets see zeros there.
+  std::vector<at::Tensor> out =
+      torch::autograd::grad({loss}, weights_, {}, /*retain_graph=*/std::nullopt,
+                            /*create_graph=*/false, /*allow_unused=*/true);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (!out[i].defined()) out[i] = at::zeros_like(weights_[i]);
   if (dropout_) dropout_->active = false;
   widen(out);
   out.insert(out.begin(), loss.detach());

@@ -238,6 +238,16 @@ TEST_F(TrainClassifier, LeavesSharedStatisticsAlone) {
   EXPECT_FALSE(at::equal(copy.buffers().front().tensor, mean));
 }
 
+TEST_F(TrainClassifier, AnEdgeThatNobodyReadsHasNoGradient) {
+  // Node 1 has a convolution, and no edge leads on from it.
+  Cnn cell = net("|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|");
+  ClassifierOptions options = small_options();
+  options.epochs = 1;
+  const TrainResult result = run(cell, options);
+  EXPECT_GT(result.steps, 1);
+  EXPECT_TRUE(std::isfinite(result.losses.back()));
+}
+
 TEST_F(TrainClassifier, ABadLossKeepsTheLastGoodCheckpoint) {
   ClassifierOptions options = small_options();
   options.lr = 1e30;

@@ -39,7 +39,7 @@ double learning_rate(const Schedule& schedule, std::int64_t step) {
       static_cast<double>(std::max<std::int64_t>(1, schedule.steps - schedule.warmup));
   const std::int64_t granule = std::max<std::int64_t>(1, schedule.granularity);
   const std::int64_t at = std::max(schedule.warmup, step / granule * granule);
-  const double progress = static_cast<double>(at - schedule.warmup) / decaying;
+  const double progress = std::min(1.0, static_cast<double>(at - schedule.warmup) / decaying);
   const double range = schedule.lr - schedule.floor;
   switch (schedule.decay) {
     case LrDecay::kLinear:

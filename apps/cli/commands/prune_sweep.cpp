@@ -326,15 +326,6 @@ int list_cells(const SweepOptions& o, Context& context, const lp::SweepRequest& 
   return 0;
 }
 
-/// Cells of a published sweep are reused by `--resume --overwrite` with more metrics, counts or
-/// recoveries.
-void take_over(const fs::path& published, const fs::path& folder) {
-  for (const char* part : {"cells", "scores"}) {
-    if (fs::is_directory(published / part) && !fs::exists(folder / part))
-      fs::copy(published / part, folder / part, fs::copy_options::recursive);
-  }
-}
-
 int run_prune_sweep(const SweepOptions& o, Context& context) {
   const Stopwatch watch;
   const ModelLocation location = o.model.locate();
@@ -354,7 +345,7 @@ int run_prune_sweep(const SweepOptions& o, Context& context) {
   facts.device = request.scoring.device.str();
   facts.threads = at::get_num_threads();
   RunFolder run = RunFolder::create(o.output.out, o.output.policy(), facts);
-  if (o.output.resume) take_over(o.output.out, run.folder());
+  if (o.output.resume) take_over(o.output.out, run.folder(), {"cells", "scores"});
   Reporter& reporter = run.log_to_file(context.reporter);
   for (const fs::path& input : inputs) run.add_input(input, "");
   const lp::SweepHooks hooks = hooks_of(o, context);

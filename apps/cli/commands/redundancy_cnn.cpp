@@ -5,6 +5,7 @@
 
 #include "espalier/base/format.h"
 #include "espalier/base/units.h"
+#include "espalier/eval/forward_cost.h"
 #include "espalier/methods/redtest/redundancy_report.h"
 #include "espalier/run/run_folder.h"
 

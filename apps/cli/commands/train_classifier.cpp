@@ -1,9 +1,10 @@
 // `espalier train classifier`: an image classifier from random or given weights.
+#include <algorithm>
+
 #include <ATen/Parallel.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
-#include "espalier/base/hash.h"
 #include "espalier/base/json_internal.h"
 #include "espalier/base/units.h"
 #include "espalier/eval/accuracy.h"
@@ -176,8 +177,8 @@ std::int64_t wanted_channels(const TrainClassifierOptions& o) {
 /// nullopt when --data has no split to measure and --eval-data was not asked for.
 std::optional<ImageSet> held_out_images(const TrainClassifierOptions& o, const ImageSet& training,
                                         std::int64_t channels, Reporter& reporter) {
-  if (o.eval_data.empty() && (training.split.empty() || training.split == o.eval_split))
-    return std::nullopt;
+  const bool here = std::ranges::find(training.splits, o.eval_split) != training.splits.end();
+  if (o.eval_data.empty() && (!here || training.split == o.eval_split)) return std::nullopt;
   ImageOptions options = o.images;
   options.split = o.eval_data.empty() ? o.eval_split : std::string();
   ImageSet set = load_images(o.eval_data.empty() ? o.data : o.eval_data, options, channels, 0,
@@ -189,13 +190,6 @@ std::optional<ImageSet> held_out_images(const TrainClassifierOptions& o, const I
         .hint("both need the same class folders");
   }
   return set;
-}
-
-std::string images_digest(const ImageSet& images) {
-  const auto bytes = [](const at::Tensor& t) {
-    return std::string_view(static_cast<const char*>(t.const_data_ptr()), t.nbytes());
-  };
-  return sha256_hex(bytes(images.pixels)) + sha256_hex(bytes(images.labels));
 }
 
 std::string result_json(const TrainClassifierOptions& o, const Cnn& net, const ImageSet& images,
@@ -279,7 +273,7 @@ RunFacts run_facts(const Context& context, at::Device device) {
 std::vector<std::pair<std::string, std::string>> must_match(const TrainClassifierOptions& o,
                                                             const Cnn& net, const ImageSet& images,
                                                             std::int64_t seed) {
-  return {{"images", images_digest(images)},
+  return {{"images", images_sha256(images)},
           {"architecture", net.config().arch + " " + stage_counts_text(net.config())},
           {"weights", o.weights + (o.scratch ? " (its shape)" : "")},
           {"batch size", format("{}", o.batch_size)},

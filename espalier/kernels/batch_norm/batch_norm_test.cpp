@@ -126,9 +126,9 @@ TEST_P(BatchNormTrain, HandComputed) {
   const at::Tensor x =
       at::tensor({1.0f, 5.0f, 3.0f, -5.0f}).view({1, 2, 1, 2}).permute({0, 3, 1, 2}).to(GetParam());
   const auto f = at::TensorOptions().device(GetParam());
-  BatchNormTensors norm{.weight = at::full({2}, 2, f), .bias = at::full({2}, 1, f)};
+  BatchNormTensors norm{.weight = at::full({2}, 2.0, f), .bias = at::full({2}, 1.0, f)};
   norm.eps = 0;
-  const at::Tensor residual = at::full({1, 2, 1, 2}, 0.5, f);
+  const at::Tensor residual = at::full({1, 2, 2, 1}, 0.5, f);
   const at::Tensor y = batch_norm_train(x, norm, residual, NormActivation::kRelu);
   // 2 * -1 + 1.5 = -0.5 -> 0; 2 + 1.5 = 3.5.
   const at::Tensor expected =

@@ -1,4 +1,6 @@
 // Checks, autograd and choice of backend for batch_norm_train.
+#include <optional>
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -146,13 +148,14 @@ class BatchNormTrain : public torch::autograd::Function<BatchNormTrain> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
                             const at::Tensor& weight, const at::Tensor& bias,
-                            const at::Tensor& residual, const BatchNormTensors& norm, bool relu) {
-    const Normed out =
-        by_kernel(x, norm, residual, relu ? NormActivation::kRelu : NormActivation::kNone);
-    const bool keeps_y = relu && residual.defined();
+                            const std::optional<at::Tensor>& residual, const BatchNormTensors& norm,
+                            bool relu) {
+    const Normed out = by_kernel(x, norm, residual.value_or(at::Tensor()),
+                                 relu ? NormActivation::kRelu : NormActivation::kNone);
+    const bool keeps_y = relu && residual.has_value();
     ctx->save_for_backward({x, weight, bias, out.mean, out.invstd, keeps_y ? out.y : at::Tensor()});
     ctx->saved_data["relu"] = relu;
-    ctx->saved_data["residual"] = residual.defined();
+    ctx->saved_data["residual"] = residual.has_value();
     return out.y;
   }
 
@@ -187,7 +190,8 @@ at::Tensor batch_norm_train(const at::Tensor& x, const BatchNormTensors& norm,
                  ? residual.to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast)
                  : at::Tensor());
   if (needs_grad(x, norm.weight, norm.bias, sum))
-    return BatchNormTrain::apply(x, norm.weight, norm.bias, sum, norm,
+    return BatchNormTrain::apply(x, norm.weight, norm.bias,
+                                 sum.defined() ? std::optional(sum) : std::nullopt, norm,
                                  activation == NormActivation::kRelu);
   return by_kernel(x, norm, sum, activation).y;
 }

@@ -15,7 +15,7 @@ bool is_buffer(std::string_view name) {
          name.ends_with(".num_batches_tracked");
 }
 
-/// Tensors of norms stay float32 and are vectors; so are biases, which are cheap to cast.
+/// Vectors stay as they are: those of norms are float32 always, biases are cheap to cast.
 bool follows_type(const at::Tensor& tensor) { return tensor.dim() >= 2; }
 
 std::vector<NamedTensor> tensors_where(Cnn net, const std::function<bool(std::string_view)>& take) {
@@ -86,9 +86,11 @@ Cnn Cnn::to(at::Device device, at::ScalarType type, at::MemoryFormat format) con
   Cnn moved = *this;
   for_each_tensor(moved, "", [&](const std::string&, at::Tensor& tensor) {
     const at::ScalarType wanted = follows_type(tensor) ? type : tensor.scalar_type();
-    tensor = tensor.dim() == 4 ? tensor.to(tensor.options().device(device).dtype(wanted),
-                                           /*non_blocking=*/false, /*copy=*/false, format)
-                               : tensor.to(device, wanted);
+    const at::Tensor there = tensor.dim() == 4
+                                 ? tensor.to(tensor.options().device(device).dtype(wanted),
+                                             /*non_blocking=*/false, /*copy=*/false, format)
+                                 : tensor.to(device, wanted);
+    if (!there.is_same(tensor)) tensor = there.detach();
   });
   return moved;
 }

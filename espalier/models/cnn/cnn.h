@@ -111,8 +111,9 @@ class Cnn {
   Cnn with_layers(const std::vector<std::int64_t>& kept_hidden, const LayerDropOptions& options,
                   Reporter& reporter) const;
 
-  /// On another device, weights of `type` (norms stay float32), convolutions in `format`. Tensors
-  /// that are so already are shared.
+  /// On another device, matrices and kernels of `type` (vectors keep theirs: norms stay float32),
+  /// convolutions in `format`. Tensors that are so already are shared; the others are new, without
+  /// gradients.
   Cnn to(at::Device device, at::ScalarType type,
          at::MemoryFormat format = at::MemoryFormat::Contiguous) const;
   Cnn clone() const;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include "espalier/base/error.h"
 #include "espalier/base/temp_folder_internal.h"
@@ -97,6 +98,77 @@ TEST(CnnTest, MixedPrecisionTrainsFloatMasters) {
     ASSERT_TRUE(p.tensor.grad().defined()) << p.name;
     EXPECT_EQ(p.tensor.grad().scalar_type(), at::kFloat) << p.name;
   }
+}
+
+TEST(CnnTest, ToSharesWhatFitsAndCloneNothing) {
+  const Cnn net = Cnn::make(cnn_config("resnet8", 10), 3);
+  const Cnn same = net.to(at::kCPU, at::kFloat),
+            half = net.to(at::kCPU, at::kBFloat16, at::MemoryFormat::ChannelsLast),
+            copy = net.clone();
+  EXPECT_TRUE(same.parameters()[0].tensor.is_same(net.parameters()[0].tensor));
+  EXPECT_EQ(half.parameters()[0].tensor.scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(half.parameters()[0].tensor.is_contiguous(at::MemoryFormat::ChannelsLast));
+  EXPECT_EQ(half.parameters()[1].tensor.scalar_type(), at::kFloat) << "a norm's weight";
+  copy.parameters()[0].tensor.zero_();
+  EXPECT_NE(net.parameters()[0].tensor.abs().sum().item<float>(), 0);
+  EXPECT_EQ(net.device(), at::Device(at::kCPU));
+}
+
+TEST(CnnTest, SeedAloneDecidesTheWeights) {
+  for (const char* arch : {"resnet8", "resnet18", "vgg16_bn",
+                           "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"}) {
+    const auto a = Cnn::make(cnn_config(arch, 10), 3).parameters(),
+               b = Cnn::make(cnn_config(arch, 10), 3).parameters(),
+               c = Cnn::make(cnn_config(arch, 10), 4).parameters();
+    for (std::size_t i = 0; i < a.size(); ++i)
+      EXPECT_TRUE(a[i].tensor.equal(b[i].tensor)) << a[i].name;
+    EXPECT_FALSE(a[0].tensor.equal(c[0].tensor)) << arch;
+  }
+  // Deviations of the references: sqrt(2 / fan) of 64 * 9 inputs or 512 * 9 outputs.
+  const auto deviation = [](const Cnn& net, std::string_view name) {
+    for (const NamedTensor& p : net.parameters())
+      if (p.name == name) return p.tensor.std().item<double>();
+    return 0.0;
+  };
+  EXPECT_NEAR(deviation(Cnn::make(cnn_config("resnet8", 10), 1), "layer3.0.conv2.weight"),
+              std::sqrt(2.0 / 576), 1e-3);
+  EXPECT_NEAR(deviation(Cnn::make(cnn_config("vgg16_bn", 10), 1), "features.40.weight"),
+              std::sqrt(2.0 / 4608), 1e-3);
+}
+
+TEST(CnnTest, VggDropsOutInTrainingOnly) {
+  const c10::NoGradGuard no_grad;
+  Cnn net = Cnn::make(cnn_config("vgg16_bn", 10), 3);
+  const at::Tensor x = images(2);
+  const at::Tensor plain = net.clone().forward(x, NormMode::kBatch);
+  const at::Tensor counter = at::zeros({}, at::kLong);
+  net.set_dropout(std::make_shared<DropoutState>(DropoutState{1, counter, true}));
+  const auto run = [&](NormMode mode) { return net.clone().forward(x, mode); };
+  const at::Tensor first = run(NormMode::kBatch);
+  EXPECT_FALSE(first.equal(plain));
+  EXPECT_TRUE(first.equal(run(NormMode::kBatch))) << "one counter, one mask";
+  counter.add_(1);
+  EXPECT_FALSE(first.equal(run(NormMode::kBatch)));
+  EXPECT_TRUE(run(NormMode::kRunning).equal(run(NormMode::kRunning)));
+}
+
+TEST(CnnTest, ImagesThatDoNotFitAreRefused) {
+  const auto message = [](const std::string& arch, const at::Tensor& x) {
+    try {
+      Cnn::make(cnn_config(arch, 10), 1).forward(x, NormMode::kRunning);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kInput);
+      return error.message();
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(message("resnet8", images(1, 32, 1)),
+            "has shape [1, 1, 32, 32], expected [-1, 3, -1, -1]");
+  EXPECT_EQ(message("vgg16_bn", images(1, 28)),
+            "have shape [1, 3, 28, 28], but a VGG needs at least 32 x 32 pixels");
+  EXPECT_EQ(message("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|", images(1, 30)),
+            "have shape [1, 3, 30, 30], but a cell net needs a height and width divisible by 4");
+  EXPECT_EQ(message("resnet8", images(1, 29)), "accepted") << "odd sizes are fine";
 }
 
 }  // namespace
