@@ -38,7 +38,7 @@ struct ImageSetOptions {
 
 /// How the bytes of a row are to be read.
 enum class RowSource : std::uint8_t {
-  kFile,        // an image file under ImageIndex::folder
+  kFile,        // an image file under ImageIndex::path
   kEncoded,     // an image file's bytes, from an archive
   kCifarRecord  // 3072 bytes: 32 x 32 red, then green, then blue
 };

@@ -64,11 +64,12 @@ Image resized(const Image& image, std::int64_t resize, std::int64_t crop) {
   return {crop, crop, image.channels, {data, data + packed.numel()}, image.warnings};
 }
 
-}  // namespace
-
+/// "3 channels (RGB)", "1 channel (grey)".
 std::string describe_channels(std::int64_t channels) {
   return channels == 1 ? "1 channel (grey)" : format("{} channels (RGB)", channels);
 }
+
+}  // namespace
 
 DecodedRow decode_row(const ImageIndex& index, std::int64_t row, const ImageSetOptions& options) {
   const ImageRow& entry = index.rows[static_cast<std::size_t>(row)];
@@ -94,14 +95,6 @@ DecodedRow decode_row(const ImageIndex& index, std::int64_t row, const ImageSetO
         resized(result.image, options.resize, options.crop > 0 ? options.crop : options.resize);
   }
   return result;
-}
-
-void copy_planes(const Image& image, std::uint8_t* planes) {
-  const auto channels = static_cast<std::size_t>(image.channels);
-  const std::size_t count = image.pixels.size() / channels;
-  for (std::size_t c = 0; c < channels; ++c) {
-    for (std::size_t i = 0; i < count; ++i) planes[c * count + i] = image.pixels[i * channels + c];
-  }
 }
 
 }  // namespace espalier

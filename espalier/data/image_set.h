@@ -42,7 +42,6 @@ ImageSet load_image_set(const std::filesystem::path& path, const ImageSetOptions
                         Reporter& reporter);
 
 /// The images of an index that is already made, as above.
-ImageSet decode_image_set(const ImageIndex& index, const ImageSetOptions& options,
-                          Reporter& reporter);
+ImageSet decode_image_set(ImageIndex index, const ImageSetOptions& options, Reporter& reporter);
 
 }  // namespace espalier
