@@ -115,6 +115,8 @@ TEST_F(CellTrainingTest, BatchesOfMsrsAreCheckedBeforehand) {
 
 TEST_F(CellTrainingTest, MeasuresTheTrainedNetwork) {
   images_.test = images_.training;
+  training_.classifier.epochs = 8;
+  training_.classifier.lr = 0.02;
   const CellResult result = train(dir_ / "net");
   EXPECT_EQ(result.images, 16);
   EXPECT_GT(result.accuracy, 0.9) << "flat colours are easy";
