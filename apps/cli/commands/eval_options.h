@@ -83,7 +83,8 @@ struct EvalOptions {
     option("lm_eval_json", lm_eval_json, "write the results as lm-eval's results file",
            placeholder("FILE.json"));
     option.group("Task accuracy");
-    option("arch", arch, "what a checkpoint without a config holds: resnet56, vgg16_bn, ...",
+    option("arch", arch,
+           "what a checkpoint without a config holds: resnet56, resnet50, vgg16_bn or another",
            placeholder("NAME"));
     option("batch_size", batch_size, "images per forward pass", at_least(1));
     images.visit(option);

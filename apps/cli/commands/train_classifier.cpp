@@ -31,7 +31,7 @@ struct TrainClassifierOptions {
                                optimizer = "sgd", lr_decay = "cosine", lr_changes = "step",
                                keep = "last", cuda_graph = "auto";
   std::vector<std::string> milestones;
-  std::int64_t epochs = 0, batch_size = 256, eval_batch_size = 1000, limit = 0, warmup_epochs = 0,
+  std::int64_t epochs = 1, batch_size = 256, eval_batch_size = 1000, limit = 0, warmup_epochs = 0,
                crop_pad = 4, eval_every = 1, checkpoint_every = 1;
   double lr = 0.1, lr_floor = 0, gamma = 0.1, momentum = 0.9, weight_decay = 5e-4, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, label_smoothing = 0, ema = 0, clip = 0, rotation = 0;
