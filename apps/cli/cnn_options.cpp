@@ -90,12 +90,9 @@ ImageSample CnnOptions::images(const Cnn& net, at::ScalarType type, Reporter& re
       load_images(data, image, net.config().in_channels, batches * batch_size, "test", reporter);
   if (!set.broken.empty())
     reporter.warn(format("{} images do not decode and are left out", set.broken.size()));
-  const auto classes = static_cast<std::int64_t>(set.classes.size());
-  if (classes > net.config().num_classes) {
-    throw Error(ErrorKind::kInput, data,
-                format("holds {} classes, but the network has {} outputs", classes,
-                       net.config().num_classes));
-  }
+  // All classes of the data, where the sample may hold few of them.
+  check_images_fit(net.config(), set.channels(), static_cast<std::int64_t>(set.classes.size()),
+                   data);
   ImageSample sample;
   sample.pixels = std::move(set.pixels);
   sample.labels = std::move(set.labels);

@@ -1,6 +1,7 @@
 // Walks a folder, or an archive once, and sorts what it meets by name.
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
@@ -74,13 +75,42 @@ void walk(const std::filesystem::path& folder, const std::string& prefix, int de
   }
 }
 
-/// Are the bytes of this file needed? Names are, always: they tell which splits there are.
-bool is_wanted(const std::string& path, const ImageSetOptions& options) {
-  const std::string name = last_part(path);
-  if (is_cifar_names(name) || options.split.empty()) return true;
-  const std::string_view cifar = cifar_split_of(name);
-  return cifar.empty() ? last_part(split_folder_of(path)) == options.split : cifar == options.split;
+/// The split of an image or a batch file by its place or name.
+std::string split_of(const std::string& path) {
+  const std::string_view cifar = cifar_split_of(last_part(path));
+  return cifar.empty() ? last_part(split_folder_of(path)) : std::string(cifar);
 }
+
+/// Decides, entry by entry, whose bytes are kept. The preferred split is taken only if it is there,
+/// so until it shows itself every split is kept.
+class SplitFilter {
+ public:
+  std::uint64_t kept = 0;  // bytes in the listing
+
+  explicit SplitFilter(const ImageSetOptions& options)
+      : wanted_(options.split), preferred_(options.split.empty() ? options.preferred_split : "") {}
+
+  bool wants(const std::string& path, ImageListing& listing) {
+    // Class names are in no split.
+    if (is_cifar_names(last_part(path))) return true;
+    const std::string split = split_of(path);
+    if (!preferred_.empty() && split == preferred_) {
+      wanted_ = std::exchange(preferred_, {});
+      for (auto& [image, bytes] : listing.images) drop(image, bytes);
+      for (auto& [file, bytes] : listing.cifar) drop(file, bytes);
+    }
+    return wanted_.empty() || split == wanted_;
+  }
+
+ private:
+  void drop(const std::string& path, std::string& bytes) {
+    if (split_of(path) == wanted_ || is_cifar_names(last_part(path))) return;
+    kept -= bytes.size();
+    std::string().swap(bytes);
+  }
+
+  std::string wanted_, preferred_;
+};
 
 }  // namespace
 
@@ -121,7 +151,7 @@ ImageListing list_image_archive(const std::filesystem::path& path, const ImageSe
   ArchiveReader reader(path);
   const auto file_size = static_cast<std::int64_t>(std::filesystem::file_size(path));
   const auto phase = reporter.phase("reading " + path.filename().string(), file_size, "bytes");
-  std::uint64_t kept = 0;
+  SplitFilter filter(options);
   ArchiveEntry entry;
   while (reader.next(entry)) {
     phase->update(reader.bytes_used());
@@ -131,11 +161,11 @@ ImageListing list_image_archive(const std::filesystem::path& path, const ImageSe
     if (entry.kind != ArchiveEntryKind::kFile) continue;
     std::string bytes;
     const Kind kind = kind_of(parts.back());
-    if (kind != Kind::kIgnored && is_wanted(entry.path, options)) {
+    if (kind != Kind::kIgnored && filter.wants(entry.path, listing)) {
       bytes = reader.read(kind == Kind::kImage ? options.limits.max_bytes : kMaxCifarFile);
-      kept += bytes.size();
+      filter.kept += bytes.size();
     }
-    if (kept > options.max_memory) {
+    if (filter.kept > options.max_memory) {
       throw Error(ErrorKind::kResource, path.string(),
                   format("holds more than {} of images, the limit",
                          to_string(Bytes{static_cast<std::int64_t>(options.max_memory)})))

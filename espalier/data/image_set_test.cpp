@@ -276,6 +276,10 @@ TEST(ImageArchive, IsReadAsTheFolderItHolds) {
               (std::vector<std::int64_t>{3, 4}));
   }
   EXPECT_EQ(refusal(folder / "a.tar.xz").rfind("3 holds several splits: test, train", 0), 0u);
+  EXPECT_EQ(load(folder / "a.tar.xz", {.preferred_split = "test"}).files,
+            load(folder / "a.tar.xz", {.split = "test"}).files);
+  EXPECT_EQ(load(folder / "a.tar.xz", {.preferred_split = "train"}).files,
+            load(folder / "a.tar.xz", {.split = "train"}).files);
   EXPECT_EQ(refusal(folder / "a.tar.xz", {.split = "train", .max_memory = 100}),
             "5 holds more than 100 B of images, the limit | unpack it: images of a folder are not "
             "kept in memory before they are decoded");

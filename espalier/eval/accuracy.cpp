@@ -18,20 +18,6 @@ double share_error(double p, std::int64_t n) {
   return n > 0 ? std::sqrt(p * (1 - p) / static_cast<double>(n)) : 0;
 }
 
-void check_images(const Cnn& net, const ImageSet& images) {
-  const CnnConfig& config = net.config();
-  ProblemList problems(ErrorKind::kInput, "images");
-  if (images.channels() != config.in_channels) {
-    problems.add(format("they have {} channels, but the net takes {}", images.channels(),
-                        config.in_channels));
-  }
-  if (static_cast<std::int64_t>(images.classes.size()) > config.num_classes) {
-    problems.add(format("they have {} classes, but the net has {} outputs", images.classes.size(),
-                        config.num_classes));
-  }
-  problems.throw_if_any();
-}
-
 /// Counts and summed loss of a batch, on the host.
 struct BatchScores {
   std::int64_t right = 0, among_five = 0;
@@ -58,7 +44,8 @@ double Accuracy::top5_stderr() const { return share_error(top5, n); }
 Accuracy measure_accuracy(const Cnn& net, const ImageSet& images, std::int64_t batch_size,
                           at::ScalarType type, Reporter& reporter, const StopToken& stop) {
   ESPALIER_ASSERT(batch_size >= 1 && images.size() >= 1);
-  check_images(net, images);
+  check_images_fit(net.config(), images.channels(),
+                   static_cast<std::int64_t>(images.classes.size()));
   const at::NoGradGuard no_grad;
   const at::Device device = net.device();
   const auto phase = reporter.phase("accuracy", images.size(), "images");

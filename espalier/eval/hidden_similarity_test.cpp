@@ -10,26 +10,17 @@
 #include "espalier/base/error.h"
 
 #include "tests/support/random_images.h"
+#include "tests/support/thrown_by.h"
 
 namespace espalier {
 namespace {
 
 using testing_support::random_images;
+using testing_support::thrown_by;
 
 const Cnn& net() {
   static const Cnn made = Cnn::make(cnn_config("resnet8", 10), 5);
   return made;
-}
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
 }
 
 at::Tensor explicit_cka(const ImageSample& images, FeatureForm form, CkaEstimator estimator) {
@@ -90,13 +81,13 @@ TEST(ImageSample, WhatDoesNotFitIsRefused) {
   EXPECT_EQ(many.message(), "3 batches of 8 are 24 images, but there are 20");
   EXPECT_EQ(many.hint_text(), "--batches 2 --batch-size 8");
   const Error classes = thrown_by([] { check_image_sample(net(), random_images(20, 11, 2, 8)); });
-  EXPECT_EQ(classes.message(), "are of 11 classes, but the network has 10 outputs");
+  EXPECT_EQ(classes.message(), "11 classes, but the net has 10 outputs");
   const Error single = thrown_by([] { check_image_sample(net(), random_images(20, 1, 2, 8)); });
   EXPECT_EQ(single.message(), "are all of a single class: nothing can be told apart");
   ImageSample grey = random_images(20, 5, 2, 8);
   grey.pixels = grey.pixels.narrow(1, 0, 1);
   EXPECT_EQ(thrown_by([&] { check_image_sample(net(), grey); }).message(),
-            "have 1 channel, but the network reads 3");
+            "1 channels, but the net takes 3");
   const Error few = thrown_by(
       [] { hidden_similarity(net(), random_images(6, 2, 2, 3), {}, {}, silent_reporter()); });
   EXPECT_NE(few.message().find("3 samples, but the unbiased estimator of CKA needs at least 4"),

@@ -3,18 +3,13 @@
 
 #include "espalier/base/error.h"
 #include "espalier/base/format.h"
+#include "espalier/data/augment.h"
 
 namespace espalier {
 
 at::Tensor ImageSample::images(const Cnn& net, std::int64_t batch) const {
-  const CnnConfig& config = net.config();
-  const at::Device device = net.device();
-  const auto per_channel = [&](const std::vector<double>& values) {
-    return at::tensor(values, at::kFloat).to(device).view({1, -1, 1, 1});
-  };
-  const at::Tensor x =
-      pixels.narrow(0, batch * batch_size, batch_size).to(device).to(at::kFloat).div_(255);
-  return x.sub_(per_channel(config.mean)).div_(per_channel(config.std)).to(type);
+  const at::Tensor part = pixels.narrow(0, batch * batch_size, batch_size).to(net.device());
+  return normalise(part, net.config().mean, net.config().std, type);
 }
 
 at::Tensor ImageSample::targets(const Cnn& net, std::int64_t batch) const {
@@ -34,18 +29,12 @@ void check_image_sample(const Cnn& net, const ImageSample& images) {
                    std::max<std::int64_t>(1, count / std::max<std::int64_t>(1, images.batch_size)),
                    std::min(count, images.batch_size)));
   }
-  const CnnConfig& config = net.config();
-  ProblemList problems(ErrorKind::kInput, "images");
-  if (images.pixels.size(1) != config.in_channels) {
-    problems.add(format("have {} channel{}, but the network reads {}", images.pixels.size(1),
-                        images.pixels.size(1) == 1 ? "" : "s", config.in_channels));
-  }
   const std::int64_t classes = images.labels.max().item<std::int64_t>() + 1;
-  if (classes > config.num_classes)
-    problems.add(
-        format("are of {} classes, but the network has {} outputs", classes, config.num_classes));
-  if (classes == 1) problems.add(format("are all of a single class: nothing can be told apart"));
-  problems.throw_if_any("the data must be what the network was trained for: one folder per class");
+  check_images_fit(net.config(), images.pixels.size(1), classes);
+  if (classes == 1) {
+    throw Error(ErrorKind::kInput, "images", "are all of a single class: nothing can be told apart")
+        .hint("the data must be what the net was trained for: one folder per class");
+  }
 }
 
 }  // namespace espalier

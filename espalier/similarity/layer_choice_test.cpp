@@ -8,22 +8,15 @@
 
 #include "espalier/base/error.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier {
 namespace {
 
+using testing_support::thrown_by;
+
 using Layers = std::vector<std::int64_t>;
 using Values = std::vector<double>;
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
-}
 
 /// Blocks of three equal stages from kept features, feature 0 being the stem.
 std::vector<Layers> blocks_by_stage(const Layers& kept, std::int64_t blocks) {

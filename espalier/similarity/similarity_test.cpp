@@ -8,8 +8,12 @@
 
 #include "espalier/base/error.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier {
 namespace {
+
+using testing_support::thrown_by;
 
 at::Tensor rows(std::vector<double> values, std::int64_t width) {
   return at::tensor(values, at::kDouble).view({-1, width});
@@ -28,17 +32,6 @@ at::Tensor random(at::IntArrayRef shape, std::uint64_t seed) {
   at::Generator generator = at::globalContext().defaultGenerator(at::kCPU).clone();
   generator.set_current_seed(seed);
   return at::randn(shape, generator, at::kDouble);
-}
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
 }
 
 TEST(Cka, HandComputedValues) {

@@ -12,25 +12,18 @@
 #include "espalier/base/json_internal.h"
 #include "espalier/base/temp_folder_internal.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier {
 namespace {
+
+using testing_support::thrown_by;
 
 using Layers = std::vector<std::int64_t>;
 
 const Cnn& net() {
   static const Cnn made = Cnn::make(cnn_config("resnet20", 10), 5);
   return made;
-}
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
 }
 
 TEST(CnnPruning, StemAndHeadsArePartOfEveryPlan) {

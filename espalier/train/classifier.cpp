@@ -32,7 +32,8 @@ at::Tensor classification_loss(const at::Tensor& logits, const at::Tensor& label
 
 TrainResult train_classifier(Cnn& net, const ImageSet& images, const ClassifierOptions& options,
                              RunFolder& run, Reporter& reporter, const StopToken& stop) {
-  check_images(net, images);
+  check_images_fit(net.config(), images.channels(),
+                   static_cast<std::int64_t>(images.classes.size()));
   const TrainedNet trained = begin_training(net, options);
   if (net.device().is_cuda()) at::globalContext().setBenchmarkCuDNN(true);
   ClassifierStep step(trained, images, options);

@@ -71,7 +71,8 @@ double step_seconds(const Cnn& net, const ImageSet& images, const ClassifierOpti
 
 ClassifierEstimate estimate_classifier(const Cnn& net, const ImageSet& images,
                                        const ClassifierOptions& options, Reporter& reporter) {
-  check_images(net, images);
+  check_images_fit(net.config(), images.channels(),
+                   static_cast<std::int64_t>(images.classes.size()));
   ClassifierEstimate estimate;
   estimate.steps = classifier_steps(images, options);
   const std::int64_t element = options.type == at::kBFloat16 ? 2 : 4;

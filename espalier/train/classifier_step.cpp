@@ -72,20 +72,6 @@ void end_training(const TrainedNet& trained) {
   trained.net.set_dropout(nullptr);
 }
 
-void check_images(const Cnn& net, const ImageSet& images) {
-  const CnnConfig& config = net.config();
-  if (images.channels() != config.in_channels) {
-    throw Error(
-        ErrorKind::kInput, "images",
-        format("have {} channels, but the net takes {}", images.channels(), config.in_channels));
-  }
-  if (static_cast<std::int64_t>(images.classes.size()) > config.num_classes) {
-    throw Error(ErrorKind::kInput, "images",
-                format("have {} classes, but the net has {} outputs", images.classes.size(),
-                       config.num_classes));
-  }
-}
-
 ClassifierStep::ClassifierStep(const TrainedNet& trained, const ImageSet& images,
                                const ClassifierOptions& options)
     : net_(trained.net),

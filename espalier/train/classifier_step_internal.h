@@ -49,8 +49,4 @@ class ClassifierStep {
   at::Tensor pixels_, labels_;
 };
 
-/// Throws Error(kInput) when the images' channels are not the net's or there are more classes than
-/// outputs.
-void check_images(const Cnn& net, const ImageSet& images);
-
 }  // namespace espalier

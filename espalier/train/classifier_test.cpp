@@ -279,9 +279,9 @@ TEST_F(TrainClassifier, RefusesImagesThatTheNetCannotTake) {
     return "";
   };
   EXPECT_EQ(message(Cnn::make(cnn_config("resnet8", 3), 1)),
-            "images: have 4 classes, but the net has 3 outputs");
+            "images: 4 classes, but the net has 3 outputs");
   images_.pixels = images_.pixels.narrow(1, 0, 1).contiguous();
-  EXPECT_EQ(message(net()), "images: have 1 channels, but the net takes 3");
+  EXPECT_EQ(message(net()), "images: 1 channels, but the net takes 3");
 }
 
 TEST_F(TrainClassifier, EstimateCountsWhatTheRunKeeps) {

@@ -238,13 +238,14 @@ std::string result_text(const TrainClassifierOptions& o, const Cnn& net,
   }
   text += format("loss {:.4f} -> {:.4f} in {} steps, {:.0f} images/s\n", r.losses.front(),
                  r.losses.back(), r.steps, static_cast<double>(r.tokens) / r.seconds);
-  return text + format(
-                    "{} {}: {} parameters in {}, report in {}/run/report.html\n"
-                    "Next: espalier prune {} --method redtest --keep-layers N --data {} --out "
-                    "PRUNED\n",
-                    net.config().arch, stage_counts_text(net.config()),
-                    format_count(net.parameter_count()), o.output.out, o.output.out, o.output.out,
-                    o.data);
+  text += format("{} {}: {} parameters in {}, report in {}/run/report.html\n", net.config().arch,
+                 stage_counts_text(net.config()), format_count(net.parameter_count()), o.output.out,
+                 o.output.out);
+  // The cells of a NATS net cannot be left out.
+  const bool prunable = net.config().family != CnnFamily::kNatsCell;
+  return text + format("Next: espalier {} {}{} --data {} --out OUT\n",
+                       prunable ? "prune" : "redundancy", o.output.out,
+                       prunable ? " --method redtest --keep-layers N" : "", o.data);
 }
 
 void check_options(const TrainClassifierOptions& o) {

@@ -15,19 +15,12 @@
 #include "espalier/methods/redtest/search.h"
 #include "espalier/tensor/tensor_view.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier::redtest {
 namespace {
 
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
-}
+using testing_support::thrown_by;
 
 /// Four flat colours under noise, one after the other.
 ImageSet flat_images(std::int64_t n) {

@@ -8,19 +8,12 @@
 
 #include "espalier/base/error.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier::redtest {
 namespace {
 
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
-}
+using testing_support::thrown_by;
 
 bool has(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;

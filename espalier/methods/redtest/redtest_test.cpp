@@ -14,26 +14,17 @@
 #include "espalier/similarity/layer_choice.h"
 
 #include "tests/support/random_images.h"
+#include "tests/support/thrown_by.h"
 
 namespace espalier::redtest {
 namespace {
 
 using testing_support::random_images;
+using testing_support::thrown_by;
 
 const Cnn& net() {
   static const Cnn made = Cnn::make(cnn_config("resnet20", 10), 5);
   return made;
-}
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
 }
 
 /// CKA matrices of each batch over pooled features.

@@ -9,19 +9,12 @@
 #include "espalier/base/temp_folder_internal.h"
 #include "espalier/methods/redtest/cell_space.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier::redtest {
 namespace {
 
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
-}
+using testing_support::thrown_by;
 
 NatsCell cell_of(const std::string& id) { return tss_cell(std::stoll(id, nullptr, 5)); }
 

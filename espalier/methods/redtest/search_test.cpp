@@ -16,21 +16,14 @@
 #include "espalier/base/temp_folder_internal.h"
 #include "espalier/methods/redtest/search_report.h"
 
+#include "tests/support/thrown_by.h"
+
 namespace espalier::redtest {
 namespace {
 
-namespace fs = std::filesystem;
+using testing_support::thrown_by;
 
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
-}
+namespace fs = std::filesystem;
 
 bool has(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;

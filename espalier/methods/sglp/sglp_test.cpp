@@ -14,28 +14,19 @@
 #include "espalier/methods/sglp/prune.h"
 
 #include "tests/support/random_images.h"
+#include "tests/support/thrown_by.h"
 
 namespace espalier::sglp {
 namespace {
 
 using testing_support::random_images;
+using testing_support::thrown_by;
 using Layers = std::vector<std::int64_t>;
 
 /// Two blocks a stage; layers: stem, then heads 1, 3, 5 and the others 2, 4, 6.
 const Cnn& net() {
   static const Cnn made = Cnn::make(cnn_config("resnet14", 10), 5);
   return made;
-}
-
-template <class Fn>
-Error thrown_by(Fn&& fn) {
-  try {
-    fn();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return Error(ErrorKind::kInternal, "", "");
 }
 
 Segmentation cut(Layers starts) {

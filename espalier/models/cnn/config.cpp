@@ -141,4 +141,14 @@ std::string stage_counts_text(const CnnConfig& config) {
   return "[" + text + "]";
 }
 
+void check_images_fit(const CnnConfig& config, std::int64_t channels, std::int64_t classes,
+                      const std::string& subject) {
+  ProblemList problems(ErrorKind::kInput, subject);
+  if (channels != config.in_channels)
+    problems.add(format("{} channels, but the net takes {}", channels, config.in_channels));
+  if (classes > config.num_classes)
+    problems.add(format("{} classes, but the net has {} outputs", classes, config.num_classes));
+  problems.throw_if_any("the data must be what the net was trained for: one folder per class");
+}
+
 }  // namespace espalier

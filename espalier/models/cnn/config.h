@@ -52,6 +52,11 @@ CnnConfig parse_cnn_config(std::string_view json, std::string_view source);
 /// The text of config.json.
 std::string cnn_config_json(const CnnConfig& config);
 
+/// Throws Error(kInput) with both numbers, all problems at once, when images of that many channels
+/// and classes cannot go through the net. `subject` names the images.
+void check_images_fit(const CnnConfig& config, std::int64_t channels, std::int64_t classes,
+                      const std::string& subject = "images");
+
 /// True for a folder whose config.json says that it holds a CNN of ours. Never throws.
 bool is_cnn_folder(const std::filesystem::path& path);
 
